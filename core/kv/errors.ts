@@ -58,6 +58,12 @@ export const errors = {
     hint: 'take another snapshot; nothing of this one was used',
     retry: 'never',
   },
+  MEMORY_FULL: {
+    id: 'HPX-1008',
+    message: 'the memory store is full',
+    hint: 'raise maxBytes, give entries a ttl, or use the embedded store; nothing is evicted, because a forgotten key is a second charge',
+    retry: 'safe',
+  },
   INVALID_ARGUMENT: { id: 'HPX-2001', message: 'an argument is not valid', hint: 'see the message for what was expected', retry: 'never' },
   TOO_LARGE: { id: 'HPX-2002', message: 'a key, value or ttl is beyond a limit of the store', hint: 'see `limits` of the store', retry: 'never' },
   CAPABILITY_MISSING: {
