@@ -18,7 +18,8 @@ export class NotJsonError extends Error {
  * The canonical text: members sorted by UTF-16 code units, no white space, numbers and strings as ECMAScript writes them
  * (RFC 8785, 3.2). Members that are undefined do not count; `toJSON` is honoured, as JSON.stringify does.
  * A lone surrogate, which RFC 8785 refuses, is written as its escape: a fingerprint must exist for what a parser let in.
- * @throws NotJsonError for functions, symbols, bigints, NaN and infinities, cycles, undefined in a list, and nesting beyond 256.
+ * @throws NotJsonError for functions, symbols, bigints, NaN and infinities, built-in objects such as Map without `toJSON`, cycles,
+ * undefined in a list, and nesting beyond 256.
  * @example canonicalJson({ b: 1, a: 2 }) // '{"a":2,"b":1}'
  */
 export function canonicalJson(value: unknown): string {
@@ -51,6 +52,9 @@ function write(given: unknown, path: string, depth: number, above: object[], sor
   if (value === null) return 'null'
   if (depth >= depthMax) throw new NotJsonError(`${path} is nested deeper than ${depthMax}`)
   if (above.includes(value)) throw new NotJsonError(`${path} contains itself`)
+  // A Map, a Promise or bytes would become {} or a list of numbers in silence.
+  const kind = Object.prototype.toString.call(value)
+  if (kind !== '[object Object]' && kind !== '[object Array]') throw new NotJsonError(`${path} is ${kind}`)
   above.push(value)
   const text = Array.isArray(value) ? listText(value, path, depth, above, sorted) : objectText(value, path, depth, above, sorted)
   above.pop()

@@ -1,0 +1,125 @@
+/**
+ * The bytes of an idempotency record.
+ * Pure. Invariant: what cannot be read is RECORD_UNREADABLE, never an absent key: taking it for absent would be a second charge.
+ * Why JSON before the body: the person on call can read it with any tool, and the body needs no base64.
+ *
+ *   0     magic 0x68 ('h')
+ *   1     format version: 1
+ *   2..5  length of the JSON in bytes, big-endian
+ *   6..   JSON: st state, fp fingerprint, at attempt, ow owner, wr writes, and where they apply
+ *         lm leaseMs, le leaseEndsAt, sp steps [[name, result?]], hd head, rs reason
+ *   then  the body of a completed answer
+ *
+ * A release that changes the format raises the version and goes on reading the one before; testdata/ holds golden records of each.
+ */
+import type { Json } from '../../core/base/json.ts'
+import type { EpochMs } from '../../core/base/types.ts'
+import { KvError } from '../../core/kv/errors.ts'
+import type { IdempotencyRecord } from './rules.ts'
+import type { Fingerprint, StepRecord, UnstoredReason } from './types.ts'
+
+const magic = 0x68
+export const formatVersion = 1
+const headerBytes = 6
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder('utf-8', { fatal: true })
+const noBody = new Uint8Array(0)
+
+interface Fields {
+  readonly st: IdempotencyRecord['state']
+  readonly fp: Fingerprint
+  readonly at: number
+  readonly ow: string
+  readonly wr: number
+  readonly lm?: number
+  readonly le?: EpochMs
+  readonly sp?: readonly (readonly [name: string, result?: string])[]
+  readonly hd?: Json
+  readonly rs?: UnstoredReason
+}
+
+export function encodeRecord(record: IdempotencyRecord): Uint8Array {
+  const json = encoder.encode(JSON.stringify(fieldsOf(record)))
+  const body = record.state === 'completed' ? record.answer.body : noBody
+  const bytes = new Uint8Array(headerBytes + json.length + body.length)
+  bytes[0] = magic
+  bytes[1] = formatVersion
+  new DataView(bytes.buffer).setUint32(2, json.length)
+  bytes.set(json, headerBytes)
+  bytes.set(body, headerBytes + json.length)
+  return bytes
+}
+
+/** The body is a view of `bytes`. @throws KvError RECORD_UNREADABLE. */
+export function decodeRecord(bytes: Uint8Array): IdempotencyRecord {
+  if (bytes[0] !== magic) return unreadable('it does not begin as an idempotency record')
+  if (bytes[1] !== formatVersion) return unreadable(`its format version is ${bytes[1] ?? 'missing'}, this release reads ${formatVersion}`)
+  if (bytes.length < headerBytes) return unreadable('it is cut short')
+  const bodyAt = headerBytes + new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint32(2)
+  if (bodyAt > bytes.length) return unreadable('it is cut short')
+  let fields: unknown
+  try {
+    fields = JSON.parse(decoder.decode(bytes.subarray(headerBytes, bodyAt)))
+  } catch (cause) {
+    return unreadable('its JSON is damaged', cause)
+  }
+  if (!hasCommonFields(fields)) return unreadable('its fields are not those of an idempotency record')
+  return recordOf(fields, bytes.subarray(bodyAt))
+}
+
+function fieldsOf(record: IdempotencyRecord): Fields {
+  const { state: st, fingerprint: fp, attempt: at, owner: ow, writes: wr, steps } = record
+  const common: Fields = { st, fp, at, ow, wr, ...(steps.length === 0 ? undefined : { sp: steps.map(pairOf) }) }
+  switch (record.state) {
+    case 'claimed':
+      return { ...common, lm: record.leaseMs, le: record.leaseEndsAt }
+    case 'completed':
+      return { ...common, hd: record.answer.head }
+    case 'unstored':
+      return { ...common, hd: record.head, rs: record.reason }
+    default:
+      return common
+  }
+}
+
+const pairOf = ({ name, result }: StepRecord): [string, string?] => (result === undefined ? [name] : [name, result])
+
+function recordOf(fields: Fields, body: Uint8Array): IdempotencyRecord {
+  const { fp: fingerprint, at: attempt, ow: owner, wr: writes, hd = null, rs } = fields
+  const steps = (fields.sp ?? []).map(([name, result]) => (result === undefined ? { name } : { name, result }))
+  const common = { fingerprint, attempt, owner, writes, steps }
+  if (fields.st !== 'completed' && body.length > 0) return unreadable('there is a body where none belongs')
+  switch (fields.st) {
+    case 'claimed':
+      if (!isCount(fields.lm) || !isCount(fields.le)) return unreadable('a claim has no lease')
+      return { state: 'claimed', ...common, leaseMs: fields.lm, leaseEndsAt: fields.le }
+    case 'completed':
+      return { state: 'completed', ...common, answer: { head: hd, body } }
+    case 'unstored':
+      if (rs !== 'too-large' && rs !== 'streamed' && rs !== 'not-json') return unreadable('an unstored answer has no reason')
+      return { state: 'unstored', ...common, head: hd, reason: rs }
+    case 'unknown':
+    case 'released':
+      return { state: fields.st, ...common }
+    default:
+      return unreadable('its state is not known')
+  }
+}
+
+function hasCommonFields(value: unknown): value is Fields {
+  if (typeof value !== 'object' || value === null) return false
+  const { fp, at, ow, wr, sp = [] } = value as Record<keyof Fields, unknown>
+  // A fingerprint of an unknown algorithm cannot be compared: neither a match nor a mismatch.
+  if (typeof fp !== 'string' || !fp.startsWith('s1:') || typeof ow !== 'string') return false
+  if (!isCount(at) || at < 1 || !isCount(wr) || !Array.isArray(sp)) return false
+  return sp.every(
+    (pair: unknown) => Array.isArray(pair) && typeof pair[0] === 'string' && (pair[1] === undefined || typeof pair[1] === 'string'),
+  )
+}
+
+const isCount = (value: unknown): value is EpochMs => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+
+function unreadable(why: string, cause?: unknown): never {
+  throw new KvError('RECORD_UNREADABLE', { message: `the stored idempotency record cannot be read: ${why}`, cause })
+}
