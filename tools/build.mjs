@@ -91,8 +91,35 @@ async function buildPage(target) {
   writeFileSync(join(out, 'index.html'), html.replaceAll('main.tsx', 'main.js'))
 }
 
+/** How long a builder waits for another one: a build takes seconds. */
+const lockMsMax = 60_000
+
+/** Runs `work` alone: two builders at once would rename each other's dist. A lock of a dead builder runs out. */
+async function alone(work) {
+  const lock = join(root, '.cache', 'build.lock')
+  mkdirSync(dirname(lock), { recursive: true })
+  const giveUpMs = Date.now() + lockMsMax
+  for (;;) {
+    try {
+      mkdirSync(lock)
+      break
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error
+    }
+    if (Date.now() > giveUpMs) rmSync(lock, { recursive: true, force: true })
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  try {
+    return await work()
+  } finally {
+    rmSync(lock, { recursive: true, force: true })
+  }
+}
+
 /** Builds when the sources differ from those of the last build. @returns whether it built. */
-export async function build() {
+export const build = () => alone(buildStale)
+
+async function buildStale() {
   const hash = sourceHash()
   if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === hash) return false
   const target = join(root, '.cache', `dist-${process.pid}`)
