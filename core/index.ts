@@ -1,6 +1,10 @@
 /** 'hapax': the contract, the memory store and what works on any store. No socket, no disk, no framework. */
 export type { Clock, Duration, EpochMs } from './base/types.ts'
+export { bytes, json, text, type Codec, type StandardSchema } from './kv/codec.ts'
 export { isKvError, KvError, type KvErrorCode, type Retry } from './kv/errors.ts'
 export type * from './kv/kv.ts'
 export { limitPresets, need, type Capabilities, type Limits, type LimitsOption, type Needs } from './kv/limits.ts'
+export { modify, type ModifyOptions } from './kv/modify.ts'
+export { type Change, type ModifyContext, type ModifyResult } from './kv/join.ts'
+export { scoped, type ScopedOptions } from './kv/scoped.ts'
 export { memory, type MemoryOptions } from './stores/memory.ts'

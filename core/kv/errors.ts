@@ -65,7 +65,12 @@ export const errors = {
     retry: 'safe',
   },
   INVALID_ARGUMENT: { id: 'HPX-2001', message: 'an argument is not valid', hint: 'see the message for what was expected', retry: 'never' },
-  TOO_LARGE: { id: 'HPX-2002', message: 'a key, value or ttl is beyond a limit of the store', hint: 'see `limits` of the store', retry: 'never' },
+  TOO_LARGE: {
+    id: 'HPX-2002',
+    message: 'a key, value or ttl is beyond a limit of the store',
+    hint: 'see `limits` of the store',
+    retry: 'never',
+  },
   CAPABILITY_MISSING: {
     id: 'HPX-2003',
     message: 'the store lacks what this pattern needs',
@@ -73,8 +78,18 @@ export const errors = {
     retry: 'never',
   },
   CLOSED: { id: 'HPX-2004', message: 'the store is closed', hint: 'calls after close() are refused', retry: 'never' },
-  ABORTED: { id: 'HPX-2005', message: 'the signal ended the call before it had any effect', hint: '`cause` is the reason of the signal', retry: 'safe' },
-  DEADLINE_EXCEEDED: { id: 'HPX-2006', message: 'the deadline passed before the call had any effect', hint: 'give it longer, or look at the load', retry: 'safe' },
+  ABORTED: {
+    id: 'HPX-2005',
+    message: 'the signal ended the call before it had any effect',
+    hint: '`cause` is the reason of the signal',
+    retry: 'safe',
+  },
+  DEADLINE_EXCEEDED: {
+    id: 'HPX-2006',
+    message: 'the deadline passed before the call had any effect',
+    hint: 'give it longer, or look at the load',
+    retry: 'safe',
+  },
   UNKNOWN_OUTCOME: {
     id: 'HPX-2007',
     message: 'the call was sent, but whether it was applied is not known',
@@ -101,8 +116,18 @@ export const errors = {
     retry: 'never',
   },
   UNAVAILABLE: { id: 'HPX-2012', message: 'the store cannot be reached', hint: 'look at `cause`', retry: 'safe' },
-  VALUE_INVALID: { id: 'HPX-2013', message: 'a value does not fit its codec or schema', hint: 'see `cause` for what the schema says', retry: 'never' },
-  CONTENTION: { id: 'HPX-2014', message: 'others changed the key again and again', hint: 'try again, or spread the load over several keys', retry: 'safe' },
+  VALUE_INVALID: {
+    id: 'HPX-2013',
+    message: 'a value does not fit its codec or schema',
+    hint: 'see `cause` for what the schema says',
+    retry: 'never',
+  },
+  CONTENTION: {
+    id: 'HPX-2014',
+    message: 'others changed the key again and again',
+    hint: 'try again, or spread the load over several keys',
+    retry: 'safe',
+  },
   BODY_UNPARSED: {
     id: 'HPX-3001',
     message: 'the request has a body that nobody parsed before the idempotency door',
@@ -127,7 +152,12 @@ export const errors = {
     hint: 'stop: another run has taken over; nothing of this one is stored',
     retry: 'never',
   },
-  STEP_INVALID: { id: 'HPX-3005', message: 'a step cannot be run like this', hint: 'give each step of a run its own name and a result that JSON can hold', retry: 'never' },
+  STEP_INVALID: {
+    id: 'HPX-3005',
+    message: 'a step cannot be run like this',
+    hint: 'give each step of a run its own name and a result that JSON can hold',
+    retry: 'never',
+  },
   RECORD_UNREADABLE: {
     id: 'HPX-3006',
     message: 'the stored idempotency record cannot be read by this release',
@@ -176,7 +206,12 @@ export class KvError extends Error {
 
 /** Tells a KvError of any copy of hapax, optionally of one code: `isKvError(error, 'UNKNOWN_OUTCOME')`. */
 export function isKvError(value: unknown, code?: KvErrorCode): value is KvError {
-  return typeof value === 'object' && value !== null && kvErrorBrand in value && (code === undefined || (value as unknown as KvError).code === code)
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    kvErrorBrand in value &&
+    (code === undefined || (value as unknown as KvError).code === code)
+  )
 }
 
 /** Throws INVALID_ARGUMENT: what was given, and what was expected. */

@@ -67,7 +67,7 @@ export interface UpdateOptions extends CallOptions {
   readonly requestId?: RequestId | undefined
 }
 
-/** For `set` on an absent key, `keep` and `never` both mean: no expiry. */
+/** For `set` on an absent key, `keep` and `never` both mean: no expiry; `extend` means `set`. */
 export type SetOptions = UpdateOptions
 
 export interface DestroyOptions extends CallOptions {
@@ -105,7 +105,7 @@ export interface VersionDiffers<V> extends Timed {
 }
 export interface Destroyed<V> extends Timed {
   readonly ok: true
-  /** What was there. Absent when there was nothing, and when a repeated request is answered from memory. */
+  /** What was there. Absent when there was nothing, when a repeated request is answered from memory, and when its value no longer fits the codec. */
   readonly entry?: Entry<V> | undefined
 }
 

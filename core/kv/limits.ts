@@ -76,12 +76,14 @@ export function need(kv: { readonly capabilities: Capabilities }, needs: Needs, 
   const atMost = (what: string, wanted: number | undefined, offered: number): void => {
     if (wanted !== undefined && wanted > offered) missing.push(`${what} of ${wanted} (it takes ${offered})`)
   }
-  if (needs.ttlGrainMs !== undefined && capabilities.ttlGrainMs > needs.ttlGrainMs) missing.push(`a ttl grain of ${needs.ttlGrainMs} ms (it has ${capabilities.ttlGrainMs})`)
+  if (needs.ttlGrainMs !== undefined && capabilities.ttlGrainMs > needs.ttlGrainMs)
+    missing.push(`a ttl grain of ${needs.ttlGrainMs} ms (it has ${capabilities.ttlGrainMs})`)
   if (needs.sites === 'one' && capabilities.sites !== 'one') missing.push('a single home for each key')
   atMost('valueBytes', needs.valueBytes, limits.valueBytesMax)
   atMost('keyBytes', needs.keyBytes, limits.keyBytesMax)
   atMost('ttlMs', needs.ttlMs, limits.ttlMsMax)
-  if (missing.length > 0) throw new KvError('CAPABILITY_MISSING', { message: `${who} needs what the store '${capabilities.store}' lacks: ${missing.join(', ')}` })
+  if (missing.length > 0)
+    throw new KvError('CAPABILITY_MISSING', { message: `${who} needs what the store '${capabilities.store}' lacks: ${missing.join(', ')}` })
 }
 
 export function resolveLimits(option: LimitsOption = 'wide'): Limits {
@@ -116,24 +118,32 @@ export function checkKey(key: string, limits: Limits): void {
   if (typeof key !== 'string' || key.length === 0) invalid('a key must be a string of at least one character')
   const bytes = utf8Length(key)
   if (bytes < 0) invalid('a key must be valid Unicode: this one has a lone surrogate')
-  if (bytes > limits.keyBytesMax) throw new KvError('TOO_LARGE', { message: `the key has ${bytes} bytes, the store takes ${limits.keyBytesMax}`, hint: 'hash long keys to a fixed length' })
+  if (bytes > limits.keyBytesMax)
+    throw new KvError('TOO_LARGE', {
+      message: `the key has ${bytes} bytes, the store takes ${limits.keyBytesMax}`,
+      hint: 'hash long keys to a fixed length',
+    })
 }
 
 export function checkValue(value: Uint8Array, limits: Limits): void {
-  if (!(value instanceof Uint8Array)) invalid('a value must be a Uint8Array', 'use scoped(kv, name, { codec: json() }) to store other values')
-  if (value.length > limits.valueBytesMax) throw new KvError('TOO_LARGE', { message: `the value has ${value.length} bytes, the store takes ${limits.valueBytesMax}` })
+  if (!(value instanceof Uint8Array))
+    invalid('a value must be a Uint8Array', 'use scoped(kv, name, { codec: json() }) to store other values')
+  if (value.length > limits.valueBytesMax)
+    throw new KvError('TOO_LARGE', { message: `the value has ${value.length} bytes, the store takes ${limits.valueBytesMax}` })
 }
 
 export function checkKeys(keys: readonly string[], limits: Limits): void {
   if (!Array.isArray(keys)) invalid('getMany takes an array of keys')
-  if (keys.length > limits.getManyMax) throw new KvError('TOO_LARGE', { message: `getMany was asked for ${keys.length} keys, the store takes ${limits.getManyMax} at once` })
+  if (keys.length > limits.getManyMax)
+    throw new KvError('TOO_LARGE', { message: `getMany was asked for ${keys.length} keys, the store takes ${limits.getManyMax} at once` })
   for (const key of keys) checkKey(key, limits)
 }
 
 /** A duration in milliseconds; `what` names the option in the error. */
 export function checkDuration(duration: Duration, what: string, least = 0): Millis {
   const ms = parseDuration(duration)
-  if (ms === undefined || ms < least) invalid(`${what} must be a duration of at least ${least} ms, such as 1500 or '30s', not ${JSON.stringify(duration)}`)
+  if (ms === undefined || ms < least)
+    invalid(`${what} must be a duration of at least ${least} ms, such as 1500 or '30s', not ${JSON.stringify(duration)}`)
   return ms as Millis
 }
 
@@ -146,6 +156,7 @@ export function checkTtl(duration: Duration, limits: Limits): Millis {
 
 /** An instant that a Date can show. */
 export function checkInstant(instant: number, what: string): EpochMs {
-  if (!Number.isSafeInteger(instant) || instant < 0 || instant > epochMsMax) invalid(`${what} must be whole epoch milliseconds, not ${String(instant)}`)
+  if (!Number.isSafeInteger(instant) || instant < 0 || instant > epochMsMax)
+    invalid(`${what} must be whole epoch milliseconds, not ${String(instant)}`)
   return instant as EpochMs
 }

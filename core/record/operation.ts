@@ -4,8 +4,8 @@
  * Pure. Invariant: a request whose name is remembered is never applied a second time (R6).
  * Why refusals of a first sending are not remembered: a client takes only the answer of its latest sending (R9).
  */
-import { unreachable } from '../base/assert.ts'
-import { epochMs, epochMsMax, type EpochMs, type Millis } from '../base/types.ts'
+import { epochMs, type EpochMs } from '../base/types.ts'
+import { expiryAfter, type ExpiryChange } from '../kv/expiry.ts'
 import type { Entry, Version } from '../kv/kv.ts'
 import {
   completionBytes,
@@ -31,17 +31,15 @@ export interface Request extends RequestName {
   readonly attempt: number
 }
 
-/** An expiry change in milliseconds and instants. */
-export type ExpiryChange =
-  | { readonly type: 'keep' }
-  | { readonly type: 'never' }
-  | { readonly type: 'set'; readonly ttlMs: Millis }
-  | { readonly type: 'extend'; readonly ttlMs: Millis }
-  | { readonly type: 'until'; readonly at: EpochMs }
-
 export type Operation =
   | { readonly verb: 'create'; readonly request: Request; readonly value: Uint8Array; readonly expiry: ExpiryChange }
-  | { readonly verb: 'update' | 'set'; readonly request: Request; readonly value: Uint8Array; readonly expiry: ExpiryChange; readonly ifVersion: Version | undefined }
+  | {
+      readonly verb: 'update' | 'set'
+      readonly request: Request
+      readonly value: Uint8Array
+      readonly expiry: ExpiryChange
+      readonly ifVersion: Version | undefined
+    }
   | { readonly verb: 'destroy'; readonly request: Request; readonly ifVersion: Version | undefined }
 
 export type Outcome =
@@ -73,7 +71,12 @@ export const completionRules: CompletionRules = Object.freeze({ lifeMs: 12_000, 
  * Applies one verb to one record at the store's time `now`. `record` undefined: nothing is known of the key.
  * A dead record that comes back (a tombstone) carries what must outlive the entry; a store drops it once `isForgettable`.
  */
-export function apply(operation: Operation, record: KeyRecord | undefined, now: EpochMs, rules: CompletionRules = completionRules): Decision {
+export function apply(
+  operation: Operation,
+  record: KeyRecord | undefined,
+  now: EpochMs,
+  rules: CompletionRules = completionRules,
+): Decision {
   const { request } = operation
   const known = record === undefined ? noCompletions : trimCompletions(record.completions, now, rules.lifeMs)
   if (request.remember) {
@@ -121,7 +124,12 @@ function decide(operation: Operation, record: KeyRecord | undefined, now: EpochM
 }
 
 /** `live` is the present life of the key, `earlier` whatever is known of it, dead lives included. */
-function write(operation: Exclude<Operation, { verb: 'destroy' }>, live: KeyRecord | undefined, earlier: KeyRecord | undefined, now: EpochMs): { next: KeyRecord; outcome: Outcome } {
+function write(
+  operation: Exclude<Operation, { verb: 'destroy' }>,
+  live: KeyRecord | undefined,
+  earlier: KeyRecord | undefined,
+  now: EpochMs,
+): { next: KeyRecord; outcome: Outcome } {
   const token = requestToken(operation.request)
   const lastModifiedAt = risen(earlier, now)
   const next: KeyRecord = {
@@ -130,7 +138,7 @@ function write(operation: Exclude<Operation, { verb: 'destroy' }>, live: KeyReco
     createdAt: live ? live.createdAt : lastModifiedAt,
     lastModifiedAt,
     changedAt: now,
-    expiresAt: expiryAfter(operation.expiry, live ? live.expiresAt : epochMs(0), now),
+    expiresAt: expiryAfter(operation.expiry, live?.expiresAt, now),
     originator: live ? live.originator : token,
     lastRequest: token,
     completions: noCompletions,
@@ -151,33 +159,33 @@ function asCreated(record: KeyRecord, value: Uint8Array): Entry {
 }
 
 /** Content times only rise, so that a clock that steps back cannot make a version twice. */
-const risen = (record: KeyRecord | undefined, now: EpochMs): EpochMs => (record === undefined ? now : epochMs(Math.max(now, record.lastModifiedAt + 1)))
+const risen = (record: KeyRecord | undefined, now: EpochMs): EpochMs =>
+  record === undefined ? now : epochMs(Math.max(now, record.lastModifiedAt + 1))
 
 function buried(record: KeyRecord, request: Request, now: EpochMs): KeyRecord {
-  return { ...record, value: undefined, version: record.version + 1, lastModifiedAt: risen(record, now), changedAt: now, lastRequest: requestToken(request) }
+  return {
+    ...record,
+    value: undefined,
+    version: record.version + 1,
+    lastModifiedAt: risen(record, now),
+    changedAt: now,
+    lastRequest: requestToken(request),
+  }
 }
 
 /** Carries the memory of a request on a key of which nothing else is known. */
 function tombstone(request: Request, now: EpochMs): KeyRecord {
   const token = `\n${requestToken(request)}` // a name that no create has: this is nobody's life
-  return { value: undefined, version: 0, createdAt: now, lastModifiedAt: now, changedAt: now, expiresAt: epochMs(0), originator: token, lastRequest: token, completions: noCompletions }
-}
-
-/** The expiry after a change; 0 is never. `extend` never shortens. */
-export function expiryAfter(change: ExpiryChange, expiresAt: EpochMs, now: EpochMs): EpochMs {
-  switch (change.type) {
-    case 'keep':
-      return expiresAt
-    case 'never':
-      return epochMs(0)
-    case 'set':
-      return epochMs(Math.min(now + change.ttlMs, epochMsMax))
-    case 'extend':
-      return expiresAt === 0 ? expiresAt : epochMs(Math.min(Math.max(expiresAt, now + change.ttlMs), epochMsMax))
-    case 'until':
-      return change.at
-    default:
-      return unreachable(change)
+  return {
+    value: undefined,
+    version: 0,
+    createdAt: now,
+    lastModifiedAt: now,
+    changedAt: now,
+    expiresAt: epochMs(0),
+    originator: token,
+    lastRequest: token,
+    completions: noCompletions,
   }
 }
 
@@ -189,10 +197,15 @@ function recall(earlier: Completion, operation: Operation, record: KeyRecord | u
     if (operation.verb === 'destroy') return { type: 'applied', entry: undefined }
     const { createdAt, expiresAt } = earlier
     const version = earlier.version as Version
-    return { type: 'applied', entry: expiresAt === 0 ? { value: operation.value, version, createdAt } : { value: operation.value, version, createdAt, expiresAt } }
+    return {
+      type: 'applied',
+      entry: expiresAt === 0 ? { value: operation.value, version, createdAt } : { value: operation.value, version, createdAt, expiresAt },
+    }
   }
   const entry = entryOf(record, now)
-  return entry !== undefined && entry.version === earlier.version ? { type: earlier.outcome, entry } : { type: 'fault', code: 'ANSWER_GONE' }
+  return entry !== undefined && entry.version === earlier.version
+    ? { type: earlier.outcome, entry }
+    : { type: 'fault', code: 'ANSWER_GONE' }
 }
 
 function completionOf(operation: Operation, outcome: Outcome, now: EpochMs): Completion {
@@ -211,7 +224,13 @@ function completionOf(operation: Operation, outcome: Outcome, now: EpochMs): Com
 }
 
 /** Adds a completion and the session's word; undefined when there is no room (R7: never forget by count). */
-function remember(known: Completions, completion: Completion, request: Request, rules: CompletionRules, changes: boolean): Completions | undefined {
+function remember(
+  known: Completions,
+  completion: Completion,
+  request: Request,
+  rules: CompletionRules,
+  changes: boolean,
+): Completions | undefined {
   let { entries, marks } = known
   if (request.sequence > 0 && request.done > 0) {
     const before = marks.find((one) => one.session === request.session)

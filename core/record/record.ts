@@ -63,10 +63,12 @@ export interface KeyRecord {
 /** One string a request. The line feed cannot occur in a session (see `checkRequestId`), so two names never make one token. */
 export const requestToken = (name: RequestName): string => (name.sequence === 0 ? name.session : `${name.session}\n${name.sequence}`)
 
-export const versionOf = (version: number, lastModifiedAt: EpochMs, lastRequest: string): Version => `${version}.${lastModifiedAt.toString(36)}.${lastRequest}` as Version
+export const versionOf = (version: number, lastModifiedAt: EpochMs, lastRequest: string): Version =>
+  `${version}.${lastModifiedAt.toString(36)}.${lastRequest}` as Version
 
 /** Dead at `now`: a tombstone, or expired. At the very instant of expiry an entry is dead. */
-export const isDead = (record: KeyRecord, now: EpochMs): boolean => record.value === undefined || (record.expiresAt !== 0 && record.expiresAt <= now)
+export const isDead = (record: KeyRecord, now: EpochMs): boolean =>
+  record.value === undefined || (record.expiresAt !== 0 && record.expiresAt <= now)
 
 /** The record as the application sees it; undefined when it is dead at `now`. */
 export function entryOf(record: KeyRecord | undefined, now: EpochMs): Entry | undefined {
@@ -81,7 +83,8 @@ export const completionBytes = (completion: Completion): number => 28 + completi
 export const markBytes = (mark: Mark): number => 16 + mark.session.length
 
 export const completionsBytes = (completions: Completions): number =>
-  completions.entries.reduce((sum, entry) => sum + completionBytes(entry), 0) + completions.marks.reduce((sum, mark) => sum + markBytes(mark), 0)
+  completions.entries.reduce((sum, entry) => sum + completionBytes(entry), 0) +
+  completions.marks.reduce((sum, mark) => sum + markBytes(mark), 0)
 
 /** What is left of the completions at `now`. The same object when nothing is too old, so that nothing is copied in vain. */
 export function trimCompletions(completions: Completions, now: EpochMs, lifeMs: number): Completions {

@@ -86,7 +86,10 @@ export function memory(options: MemoryOptions = {}): KV {
         const grows = sizeOf(key, after) - sizeOf(key, before)
         if (grows > 0 && bytes + grows > maxBytes) {
           sweepSome(now, Math.min(records.size, sweptWhenFull))
-          if (bytes + grows > maxBytes) throw new KvError('MEMORY_FULL', { message: `the store holds ${bytes} of ${maxBytes} bytes and this write needs ${grows} more` })
+          if (bytes + grows > maxBytes)
+            throw new KvError('MEMORY_FULL', {
+              message: `the store holds ${bytes} of ${maxBytes} bytes and this write needs ${grows} more`,
+            })
         }
         put(key, records.get(key), after)
       }
@@ -109,4 +112,9 @@ function ownBytes(record: KeyRecord, before: KeyRecord | undefined): KeyRecord {
 }
 
 const sizeOf = (key: string, record: KeyRecord | undefined): number =>
-  record === undefined ? 0 : recordBytes + key.length * 2 + (record.value?.length ?? 0) + (record.completions === noCompletions ? 0 : completionsBytes(record.completions))
+  record === undefined
+    ? 0
+    : recordBytes +
+      key.length * 2 +
+      (record.value?.length ?? 0) +
+      (record.completions === noCompletions ? 0 : completionsBytes(record.completions))

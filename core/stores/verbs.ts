@@ -3,12 +3,13 @@
  * results or KvErrors. The memory store and the embedded store are both built on it, so they refuse the same things in the same words.
  * Invariant: nothing reaches a backend that its limits do not allow.
  */
-import { epochMs, type Duration, type EpochMs, type Millis } from '../base/types.ts'
+import type { Duration, EpochMs, Millis } from '../base/types.ts'
 import { invalid, KvError } from '../kv/errors.ts'
+import { expiryChange, neverExpires, type ExpiryChange } from '../kv/expiry.ts'
 import { newId } from '../kv/id.ts'
 import type { CallOptions, Entry, Expiry, KV, RequestId, Version } from '../kv/kv.ts'
-import { checkDuration, checkInstant, checkKey, checkKeys, checkTtl, checkValue, type Capabilities, type Limits } from '../kv/limits.ts'
-import type { ExpiryChange, Operation, Outcome, Request } from '../record/operation.ts'
+import { checkDuration, checkKey, checkKeys, checkTtl, checkValue, type Capabilities } from '../kv/limits.ts'
+import type { Operation, Outcome, Request } from '../record/operation.ts'
 
 /** How long a caller waits. */
 export interface Wait {
@@ -42,16 +43,25 @@ export function kvOver(backend: Backend): KV {
   const { limits } = backend.capabilities
   let closing: Promise<void> | undefined
 
-  const applyOn = async (key: string, make: (request: Request) => Operation, options: CallOptions & { readonly requestId?: RequestId | undefined }): Promise<Answer> => {
+  const applyOn = async (
+    key: string,
+    make: (request: Request) => Operation,
+    options: CallOptions & { readonly requestId?: RequestId | undefined },
+  ): Promise<Answer> => {
     if (closing) throw new KvError('CLOSED')
     const answer = await backend.apply(key, make(requestOf(options.requestId)), waitOf(options))
     if (answer.outcome.type === 'fault') throw new KvError(answer.outcome.code)
     return answer
   }
-  const write = async (verb: 'update' | 'set', key: string, value: Uint8Array, options: CallOptions & { ifVersion?: Version | undefined; expiry?: Expiry | undefined; requestId?: RequestId | undefined }) => {
+  const write = async (
+    verb: 'update' | 'set',
+    key: string,
+    value: Uint8Array,
+    options: CallOptions & { ifVersion?: Version | undefined; expiry?: Expiry | undefined; requestId?: RequestId | undefined },
+  ) => {
     checkKey(key, limits)
     checkValue(value, limits)
-    const expiry = expiryOf(options.expiry, limits)
+    const expiry = expiryChange(options.expiry, limits)
     const ifVersion = ifVersionOf(options.ifVersion)
     const { outcome, now } = await applyOn(key, (request) => ({ verb, request, value, expiry, ifVersion }), options)
     return resultOf(outcome, now)
@@ -62,7 +72,7 @@ export function kvOver(backend: Backend): KV {
     async create(key, value, options = {}) {
       checkKey(key, limits)
       checkValue(value, limits)
-      const expiry: ExpiryChange = options.ttl === undefined ? never : { type: 'set', ttlMs: checkTtl(options.ttl, limits) }
+      const expiry: ExpiryChange = options.ttl === undefined ? neverExpires : { type: 'set', ttlMs: checkTtl(options.ttl, limits) }
       const { outcome, now } = await applyOn(key, (request) => ({ verb: 'create', request, value, expiry }), options)
       if (outcome.type === 'exists') return { ok: false, refusal: 'exists', entry: outcome.entry, now }
       return { ok: true, entry: entryIn(outcome), now }
@@ -104,9 +114,6 @@ export function kvOver(backend: Backend): KV {
   }
 }
 
-const never: ExpiryChange = { type: 'never' }
-const keep: ExpiryChange = { type: 'keep' }
-
 function resultOf(outcome: Outcome, now: EpochMs) {
   return outcome.type === 'applied' ? ({ ok: true, entry: entryIn(outcome), now } as const) : refusalOf(outcome, now)
 }
@@ -118,7 +125,8 @@ function refusalOf(outcome: Outcome, now: EpochMs) {
 }
 
 function entryIn(outcome: Outcome): Entry {
-  if (outcome.type !== 'applied' || !outcome.entry) throw new KvError('UNAVAILABLE', { message: 'the store applied a write but gave no entry' })
+  if (outcome.type !== 'applied' || !outcome.entry)
+    throw new KvError('UNAVAILABLE', { message: 'the store applied a write but gave no entry' })
   return outcome.entry
 }
 
@@ -133,29 +141,20 @@ function ifVersionOf(version: Version | undefined): Version | undefined {
   return version
 }
 
-function expiryOf(expiry: Expiry | undefined, limits: Limits): ExpiryChange {
-  if (expiry === undefined || expiry === 'keep') return keep
-  if (expiry === 'never') return never
-  if (typeof expiry === 'object' && expiry !== null) {
-    if ('set' in expiry) return { type: 'set', ttlMs: checkTtl(expiry.set, limits) }
-    if ('extend' in expiry) return { type: 'extend', ttlMs: checkTtl(expiry.extend, limits) }
-    if ('until' in expiry) return { type: 'until', at: epochMs(Math.max(1, checkInstant(expiry.until, 'expiry.until'))) }
-  }
-  return invalid(`expiry must be 'keep', 'never', { set }, { extend } or { until }, not ${JSON.stringify(expiry)}`)
-}
-
 function requestOf(requestId: RequestId | undefined): Request {
   if (requestId === undefined) return { session: newId(), sequence: 0, remember: false, done: 0, attempt: 1 }
   if (typeof requestId === 'string') return { session: checkSession(requestId), sequence: 0, remember: true, done: 0, attempt: 1 }
   const { session, sequence, done = 0, attempt = 1 } = requestId
   if (!Number.isSafeInteger(sequence) || sequence < 1) invalid('requestId.sequence must be a whole number from 1')
-  if (!Number.isSafeInteger(done) || done < 0 || done > sequence) invalid('requestId.done must be a whole number of at most the sequence: this request itself is not done')
+  if (!Number.isSafeInteger(done) || done < 0 || done > sequence)
+    invalid('requestId.done must be a whole number of at most the sequence: this request itself is not done')
   if (!Number.isSafeInteger(attempt) || attempt < 1) invalid('requestId.attempt must be a whole number from 1')
   return { session: checkSession(session), sequence, remember: true, done, attempt }
 }
 
 /** ASCII without control characters: one byte a character, and never the line feed that separates a session from its sequence. */
 function checkSession(session: string): string {
-  if (typeof session !== 'string' || !/^[\x20-\x7e]{1,64}$/.test(session)) invalid('a request id must be 1 to 64 printable ASCII characters', 'use a ULID or a UUID')
+  if (typeof session !== 'string' || !/^[\x20-\x7e]{1,64}$/.test(session))
+    invalid('a request id must be 1 to 64 printable ASCII characters', 'use a ULID or a UUID')
   return session
 }
