@@ -31,20 +31,15 @@ const kv = await embedded({ dir: join(process.env.DATA_DIR ?? 'data', 'shop') })
 const orders = scoped(kv, 'order', { codec: json<Order>() })
 const bank = bankAt(Number(process.env.BANK_PORT))
 
-// 2. One idempotency for the shop. `resume`: after a crash the handler runs again, and its finished steps answer from the record.
+// 2. Idempotency. `resume`: after a crash the handler runs again, and its finished steps answer from the record.
 //    The lease is short because people watch: so long does a retry wait after a crash, at most.
-const payments = idempotency({
-  kv,
-  name: 'payments',
-  retention: '24h',
-  lease: (process.env.LEASE ?? '2s') as Duration,
-  final: 'stripe',
-  afterCrash: 'resume',
-})
+const settings = { kv, retention: '24h', lease: (process.env.LEASE ?? '2s') as Duration, final: 'stripe', afterCrash: 'resume' } as const
+// A repetition waits a while for the first answer. Stripe's clients are told 409 at once, as Stripe does.
+const payments = idempotency({ ...settings, name: 'payments', wait: '5s' })
 const once = { scope: customerOf, required: true }
 
 const app = express().disable('x-powered-by')
-app.use('/v1', stripeApi({ kv, bank, payments }))
+app.use('/v1', stripeApi({ kv, bank, payments: idempotency({ ...settings, name: 'stripe' }) }))
 
 app.post('/orders', authenticated, express.json(), checkedOrder, idempotent(payments, once, async (req, res, run) => {
   const { amount, currency = 'eur' } = req.body as { amount: number; currency?: string }
@@ -75,7 +70,7 @@ app.post('/payments', authenticated, express.json(), checkedPayment, idempotent(
   }
 
   // Two keys for one order: the first one to get here pays it.
-  const order = await change(key, (order) => (order.state === 'new' ? { ...order, state: 'paying', paidBy: run.key } : order))
+  const order = await change(key, (order) => (order.state === 'new' ? { ...order, state: 'paying', paidBy: run.key } : undefined))
   if (order.paidBy !== run.key) {
     run.release()
     return problem(res, 409, 'order-taken', order.state === 'paid' ? 'The order is paid' : 'Another payment of this order is under way')
@@ -99,11 +94,11 @@ app.use((error: Error & { status?: number }, _req: Request, res: Response, next:
   problem(res, status, status === 500 ? 'fault' : 'request-invalid', status === 500 ? 'Something broke here; send it again with the same key' : error.message)
 })
 
-/** Changes an order that is there. */
-async function change(key: string, fn: (order: Order) => Order): Promise<Order> {
-  const changed = await modify(orders, key, fn)
-  if (!changed.ok) throw new Error(`the order ${key} is gone`)
-  return changed.entry.value
+/** Changes an order that is there; undefined leaves it as it is. */
+async function change(key: string, fn: (order: Order) => Order | undefined): Promise<Order> {
+  const { entry } = await modify(orders, key, (order) => order && fn(order))
+  if (!entry) throw new Error(`the order ${key} is gone`)
+  return entry.value
 }
 
 /** Who asks. A real shop looks the token up; here it is the name. */

@@ -1,0 +1,97 @@
+/**
+ * What the page sends, and what it keeps of each answer: status, header lines and body as they came.
+ * Invariant: a payment that got no answer, or "not now", is sent again with the same key and the same body until it is answered.
+ */
+export interface Exchange {
+  readonly id: number
+  readonly what: string
+  readonly key: string
+  readonly ms: number
+  /** Absent: the connection broke and there was no answer. */
+  readonly status?: number
+  readonly replayed: boolean
+  readonly headers: readonly (readonly [string, string])[]
+  readonly body: string
+  /** When it is sent again. */
+  readonly again?: string
+}
+
+export interface Order {
+  readonly id: string
+  readonly amount: number
+}
+
+export interface Ledger {
+  readonly charges: number
+  readonly sum: number
+  readonly booked: number
+  readonly asked: number
+}
+
+const customer = 'ada'
+/** A shop that was killed is back within a second, and its lease over within a few: so often is enough. */
+const attemptsMax = 40
+let exchanges = 0
+
+export const newKey = (): string => crypto.randomUUID()
+
+/** One request and what came of it. */
+async function send(what: string, key: string, path: string, body: unknown): Promise<Exchange> {
+  const startMs = performance.now()
+  const done = (rest: Pick<Exchange, 'headers' | 'body' | 'replayed'> & { status?: number }): Exchange => ({
+    id: (exchanges += 1),
+    what,
+    key,
+    ms: Math.round(performance.now() - startMs),
+    ...rest,
+  })
+  try {
+    const answer = await fetch(path, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${customer}`, 'content-type': 'application/json', 'idempotency-key': `"${key}"` },
+      body: JSON.stringify(body),
+    })
+    const text = await answer.text()
+    return done({ status: answer.status, headers: [...answer.headers], body: text, replayed: answer.headers.get('idempotent-replayed') === 'true' })
+  } catch {
+    return done({ headers: [], body: '', replayed: false })
+  }
+}
+
+const isNotNow = ({ status, body }: Exchange): boolean =>
+  status === undefined || status === 503 || (status === 409 && /in[ -_]?flight|in[ -]progress/i.test(body))
+
+/** Sends until there is an answer that stays. Every exchange is shown. */
+async function sendUntilAnswered(what: string, key: string, path: string, body: unknown, show: (exchange: Exchange) => void): Promise<Exchange> {
+  for (let attempt = 1; ; attempt += 1) {
+    const exchange = await send(attempt === 1 ? what : `${what}, again`, key, path, body)
+    if (!isNotNow(exchange) || attempt >= attemptsMax) {
+      show(exchange)
+      return exchange
+    }
+    const retryAfter = Number(exchange.headers.find(([name]) => name === 'retry-after')?.[1] ?? 0.3)
+    show({ ...exchange, again: `same key again in ${retryAfter} s` })
+    await new Promise((wake) => setTimeout(wake, Math.min(retryAfter, 5) * 1000))
+  }
+}
+
+export const pay = (what: string, key: string, order: Order, amount: number, show: (exchange: Exchange) => void): Promise<Exchange> =>
+  sendUntilAnswered(what, key, '/payments', { order: order.id, amount }, show)
+
+export async function newOrder(amount: number, show: (exchange: Exchange) => void): Promise<Order | undefined> {
+  const made = await sendUntilAnswered('New order', newKey(), '/orders', { amount }, show)
+  return made.status === 201 ? (JSON.parse(made.body) as Order) : undefined
+}
+
+export async function ledgerOf(reference: string): Promise<Ledger | undefined> {
+  try {
+    const answer = await fetch(`/demo/ledger?reference=${encodeURIComponent(reference)}`)
+    return answer.ok ? ((await answer.json()) as Ledger) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The next charge is booked by the bank, and the shop is killed before it hears of it. */
+export const killInNextCharge = (): Promise<unknown> => fetch('/demo/kill-in-next-charge', { method: 'POST' })
+export const killNow = (): Promise<unknown> => fetch('/demo/kill', { method: 'POST' })
