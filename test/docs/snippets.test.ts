@@ -107,7 +107,7 @@ describe('snippets of the documents (G6)', () => {
     expect(own.join('\n')).toBe('')
   })
   test('compile without a complaint that belongs to none of them', () => {
-    expect(complaints).toBe('')
+    expect(complaints.split('\n').filter((line) => !/^(s\d+\.mts\(|\s|$)/.test(line))).toEqual([])
   })
   test.each(snippets.map((snippet, index) => ({ ...snippet, index })).filter((each) => each.runs))('$name runs', async ({ index }) => {
     const cwd = mkdtempSync(join(tmpdir(), 'hapax-snippet-'))
