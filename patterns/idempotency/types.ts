@@ -47,6 +47,8 @@ export type Finality = 'stripe' | 'draft' | 'success-only' | ((ending: Ending) =
 export interface Timers {
   setTimeout(run: () => void, ms: number): unknown
   clearTimeout(timer: never): void
+  /** Milliseconds on a clock that never steps. Default: performance.now. */
+  elapsed?(): number
 }
 
 export interface IdempotencyOptions {
@@ -177,7 +179,7 @@ export type RunResult<T> =
       readonly value: T
       /** True: the handler did not run for this call, or another run's answer stands. */
       readonly replayed: boolean
-      /** False: the store has not taken the answer yet, or the run was not protected. */
+      /** False: not kept, because it is not final, the store has not taken it yet, or the run was not protected. */
       readonly saved: boolean
     }
   | {

@@ -1,0 +1,6 @@
+/** 'hapax/idempotency': do it once, over any store, for functions and queues. Express and Koa have doors of their own. */
+export type { IdempotencyEvent } from './events.ts'
+export { fingerprintOf, type FingerprintParts } from './fingerprint.ts'
+export { idempotency } from './idempotency.ts'
+export { parseKey, type ParsedKey } from './key.ts'
+export type * from './types.ts'
