@@ -36,7 +36,7 @@ export function testFiles(root) {
   return testFolders
     .filter((folder) => existsSync(join(root, folder)))
     .flatMap((folder) => readdirSync(join(root, folder), { recursive: true, withFileTypes: true }))
-    .filter((item) => item.isFile() && item.name.endsWith('.test.ts'))
+    .filter((item) => item.isFile() && item.name.endsWith('.test.ts') && !item.parentPath.includes('node_modules'))
     .map((item) => relative(root, join(item.parentPath, item.name)).split(sep).join('/'))
     .sort()
 }
