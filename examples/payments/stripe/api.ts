@@ -9,7 +9,7 @@ import type { KV } from 'hapax'
 import type { Idempotency, Once } from 'hapax/idempotency'
 import { idempotent } from 'hapax/idempotency/express'
 import type { Bank } from '../bank-client.ts'
-import { fail, invalid, missing } from './errors.ts'
+import { asStripe, fail, invalid, missing } from './errors.ts'
 import { shelf, type Listed, type Shelf } from './shelf.ts'
 
 interface Intent extends Listed {

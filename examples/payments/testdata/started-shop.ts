@@ -1,0 +1,120 @@
+/**
+ * Starts the built example as a user does, for tests: with a free port, an empty HOME and a temporary folder of its own.
+ * Invariant: `end` leaves no process and no file; what the example itself left behind is in the report.
+ * Why the environment tells whose a process is: children of a killed parent have another parent, but still this TMPDIR.
+ */
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { mkdtempSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const root = fileURLToPath(new URL('../../..', import.meta.url))
+
+export interface StartedShop {
+  readonly url: string
+  readonly port: number
+  readonly output: () => string
+  /** Waits for the end after a signal. */
+  end(signal: NodeJS.Signals): Promise<{ readonly code: number | null; readonly filesLeft: string[]; readonly processesLeft: number[] }>
+}
+
+/** Builds what is not built yet. */
+export function build(): void {
+  const built = spawnSync(process.execPath, ['tools/build.mjs'], { cwd: root, encoding: 'utf8' })
+  if (built.status !== 0) throw new Error(`the build failed:\n${built.stdout}${built.stderr}`)
+}
+
+export async function startShop(env: NodeJS.ProcessEnv = {}, command: readonly string[] = ['dist/examples/payments/main.js'], cwd = root): Promise<StartedShop> {
+  const folder = mkdtempSync(join(tmpdir(), 'hapax-test-'))
+  const [home, tmp] = [join(folder, 'home'), join(folder, 'tmp')]
+  mkdirSync(home)
+  mkdirSync(tmp)
+  const child = spawn(process.execPath, command, { cwd, env: { ...process.env, PORT: '0', HOME: home, TMPDIR: tmp, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const gone = new Promise<number | null>((resolve) => child.once('exit', resolve))
+  const output = collect(child)
+  const url = await Promise.race([
+    firstUrl(child, output),
+    gone.then((code) => {
+      rmSync(folder, { recursive: true, force: true })
+      throw new Error(`the example ended with ${code}:\n${output()}`)
+    }),
+  ])
+  return {
+    url,
+    port: Number(new URL(url).port),
+    output,
+    async end(signal) {
+      child.kill(signal)
+      const code = await gone
+      const filesLeft = readdirSync(tmp, { recursive: true }).map(String)
+      const processesLeft = await processesOf(tmp)
+      for (const pid of processesLeft) process.kill(pid, 'SIGKILL')
+      rmSync(folder, { recursive: true, force: true })
+      return { code, filesLeft, processesLeft }
+    },
+  }
+}
+
+function collect(child: ChildProcess): () => string {
+  let text = ''
+  for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', (chunk: string) => (text = (text + chunk).slice(-20_000)))
+  return () => text
+}
+
+function firstUrl(child: ChildProcess, output: () => string): Promise<string> {
+  return new Promise((resolve) =>
+    child.stdout?.on('data', () => {
+      const line = /^http:\/\/127\.0\.0\.1:\d+$/m.exec(output())
+      if (line) resolve(line[0])
+    }),
+  )
+}
+
+/** Processes with this TMPDIR that are still there after a grace of three seconds. Linux alone can say; elsewhere none. */
+async function processesOf(tmp: string): Promise<number[]> {
+  const look = (): number[] =>
+    process.platform !== 'linux'
+      ? []
+      : readdirSync('/proc')
+          .filter((name) => /^\d+$/.test(name))
+          .filter((name) => {
+            try {
+              return readFileSync(`/proc/${name}/environ`, 'latin1').includes(`TMPDIR=${tmp}\0`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${name}/status`, 'utf8'))
+            } catch {
+              return false
+            }
+          })
+          .map(Number)
+  for (let left = look(), waits = 0; ; left = look(), waits += 1) {
+    if (left.length === 0 || waits === 60) return left
+    await new Promise((wake) => setTimeout(wake, 50))
+  }
+}
+
+/** Sends JSON as the customer `ada`. A connection that breaks is `undefined`. */
+export async function post(url: string, key: string, body: unknown): Promise<{ status: number; headers: Headers; text: string } | undefined> {
+  try {
+    const answer = await fetch(url, {
+      method: 'POST',
+      headers: { authorization: 'Bearer ada', 'content-type': 'application/json', 'idempotency-key': `"${key}"` },
+      body: JSON.stringify(body),
+    })
+    return { status: answer.status, headers: answer.headers, text: await answer.text() }
+  } catch {
+    return undefined
+  }
+}
+
+/** The same key again and again, as long as the answer is "not now". */
+export async function postUntilAnswered(url: string, key: string, body: unknown): Promise<{ status: number; headers: Headers; text: string }> {
+  for (let attempt = 0; attempt < 300; attempt += 1) {
+    const answer = await post(url, key, body)
+    if (answer && answer.status !== 503 && !(answer.status === 409 && answer.headers.has('retry-after'))) return answer
+    await new Promise((wake) => setTimeout(wake, 100))
+  }
+  throw new Error(`no answer to ${url} with ${key}`)
+}
+
+export const ledgerOf = async (url: string, reference: string): Promise<{ charges: number; sum: number; booked: number; asked: number }> =>
+  (await (await fetch(`${url}/demo/ledger?reference=${reference}`)).json()) as { charges: number; sum: number; booked: number; asked: number }
