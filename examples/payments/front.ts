@@ -61,6 +61,8 @@ export async function openFront({ port, shop, bank }: FrontOptions): Promise<Fro
   const events = eventLog()
 
   const server = createServer((req, res) => {
+    // A browser that loses a kept connection sends a POST again, unseen, and the page could not show the crash. On a new connection it does not.
+    if (req.headers['sec-fetch-site'] !== undefined) res.shouldKeepAlive = false
     const url = new URL(req.url ?? '/', 'http://127.0.0.1')
     const file = req.method === 'GET' ? pageFiles[url.pathname] : undefined
     if (file) return void res.writeHead(200, { ...pageHeaders, 'content-type': file[1] }).end(readFileSync(new URL(file[0], pageFolder)))

@@ -36,10 +36,12 @@ export async function startShop(env: NodeJS.ProcessEnv = {}, command: readonly s
   const url = await Promise.race([
     firstUrl(child, output),
     gone.then((code) => {
-      rmSync(folder, { recursive: true, force: true })
       throw new Error(`the example ended with ${code}:\n${output()}`)
     }),
-  ])
+  ]).catch((error: unknown) => {
+    rmSync(folder, { recursive: true, force: true })
+    throw error
+  })
   return {
     url,
     port: Number(new URL(url).port),
