@@ -5,7 +5,9 @@
  */
 import type { Step } from 'hapax/idempotency'
 
-export type Booked = { readonly ok: true; readonly id: string; readonly amount: number } | { readonly ok: false; readonly declined: string; readonly id?: string }
+export type Booked =
+  | { readonly ok: true; readonly id: string; readonly amount: number }
+  | { readonly ok: false; readonly declined: string; readonly id?: string }
 
 export interface Bank {
   charge(what: { amount: number; currency: string; reference: string; card: string }, step: Step): Promise<Booked>

@@ -41,7 +41,12 @@ async function charges(key: string, body: Record<string, unknown>): Promise<Answ
     return refuse(400, 'currency, reference and card must be text')
   }
   const reason = declines[card]
-  return await once(key, reference, { type: reason === undefined ? 'charge' : 'declined', amount, currency, ...(reason === undefined ? {} : { reason }) })
+  return await once(key, reference, {
+    type: reason === undefined ? 'charge' : 'declined',
+    amount,
+    currency,
+    ...(reason === undefined ? {} : { reason }),
+  })
 }
 
 async function refunds(key: string, body: Record<string, unknown>): Promise<Answer> {
@@ -83,7 +88,9 @@ async function once(key: string, reference: string, entry: Omit<LedgerEntry, 'id
 }
 
 const answerOf = (entry: LedgerEntry): Answer =>
-  entry.type === 'declined' ? [402, { declined: entry.reason, id: entry.id }] : [201, { id: entry.id, amount: entry.amount, currency: entry.currency }]
+  entry.type === 'declined'
+    ? [402, { declined: entry.reason, id: entry.id }]
+    : [201, { id: entry.id, amount: entry.amount, currency: entry.currency }]
 
 function ledgerOf(reference: string | undefined): Answer {
   if (reference === undefined) return [200, ledger.totals()]

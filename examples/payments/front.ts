@@ -177,7 +177,9 @@ function eventLog() {
 function problem(res: ServerResponse, status: number, title: string): void {
   if (res.headersSent || res.destroyed) return
   const retry = status === 503 ? { 'retry-after': '1' } : {}
-  res.writeHead(status, { 'content-type': 'application/problem+json', ...retry }).end(`${JSON.stringify({ type: 'about:blank', title, status })}\n`)
+  res
+    .writeHead(status, { 'content-type': 'application/problem+json', ...retry })
+    .end(`${JSON.stringify({ type: 'about:blank', title, status })}\n`)
 }
 
 /** The header lines in their order and spelling, without those of the connection. */

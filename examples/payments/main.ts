@@ -23,6 +23,8 @@ const limits = {
   quickDeathsMax: 8,
   /** How long a child may take to finish when it was asked to. */
   closeMsMax: 3_000,
+  /** How often to look whether the shell that npm put between is still there. */
+  parentEveryMs: 300,
 } as const
 
 /** A child that is brought back when it dies. */
@@ -110,7 +112,8 @@ class Kept {
 
 async function main(): Promise<void> {
   const port = Number(process.env.PORT ?? 7080)
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error(`PORT must be a number from 0 to 65535, not '${process.env.PORT}'`)
+  if (!Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new Error(`PORT must be a number from 0 to 65535, not '${process.env.PORT}'`)
   const given = process.env.DATA_DIR
   const dir = given ? resolve(given) : await mkdtemp(join(tmpdir(), 'hapax-shop-'))
   await mkdir(dir, { recursive: true })
@@ -138,15 +141,33 @@ async function main(): Promise<void> {
     if (message.type === 'event') front?.log(message.event)
     if (message.type === 'holding') shop.kill()
   }
-  const bank = new Kept('bank', () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort), BANK_DELAY_MS: process.env.BANK_DELAY_MS ?? '120' }), onMessage, (reason) => end(1, reason))
-  const shop = new Kept('shop', () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort) }), onMessage, (reason) => end(1, reason))
+  const bank = new Kept(
+    'bank',
+    () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort), BANK_DELAY_MS: process.env.BANK_DELAY_MS ?? '120' }),
+    onMessage,
+    (reason) => end(1, reason),
+  )
+  const shop = new Kept(
+    'shop',
+    () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort) }),
+    onMessage,
+    (reason) => end(1, reason),
+  )
   process.on('SIGINT', () => end(0))
   process.on('SIGTERM', () => end(0))
+  if (process.env.npm_lifecycle_event !== undefined) {
+    // The shell between npm and us dies of a signal without passing it on; then we are somebody else's child.
+    const parent = process.ppid
+    setInterval(() => process.ppid !== parent && end(0), limits.parentEveryMs).unref()
+  }
 
   try {
     front = await openFront({ port, shop, bank })
   } catch (error) {
-    return end(1, (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? `port ${port} is in use; give another one with PORT=` : String(error))
+    return end(
+      1,
+      (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? `port ${port} is in use; give another one with PORT=` : String(error),
+    )
   }
   await bank.start()
   await shop.start()

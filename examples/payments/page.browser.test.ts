@@ -9,7 +9,15 @@ import { chromium, type BrowserContext, type Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { build, startShop, type StartedShop } from './testdata/started-shop.ts'
 
-const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const args = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
 const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
 /** A killed shop is back and its lease over within some seconds; a busy machine takes longer. */
 const patience = { timeout: 40_000 }
@@ -28,7 +36,12 @@ beforeAll(async () => {
   const found = (process.env.PATH ?? '').split(delimiter).flatMap((path) => names.map((name) => join(path, name)))
   const executablePath = process.env.HAPAX_CHROMIUM ?? found.find((path) => existsSync(path))
   if (executablePath === undefined) throw new Error(`there is none of ${names.join(', ')} on the PATH`)
-  context = await chromium.launchPersistentContext(join(folder, 'profile'), { executablePath, args, env: { ...process.env, HOME: folder }, reducedMotion: 'reduce' })
+  context = await chromium.launchPersistentContext(join(folder, 'profile'), {
+    executablePath,
+    args,
+    env: { ...process.env, HOME: folder },
+    reducedMotion: 'reduce',
+  })
   context.on('request', (request) => {
     if (!request.url().startsWith(`${shop.url}/`) && !request.url().startsWith('data:')) strangers.push(request.url())
   })
@@ -54,12 +67,15 @@ const press = async (page: Page, name: string): Promise<void> => {
   await idle(page)
 }
 /** The buttons are off while a request is on its way. */
-const idle = (page: Page): Promise<void> => page.getByRole('button', { name: 'Pay', exact: true }).and(page.locator(':enabled')).waitFor(patience)
+const idle = (page: Page): Promise<void> =>
+  page.getByRole('button', { name: 'Pay', exact: true }).and(page.locator(':enabled')).waitFor(patience)
 const numberIs = (page: Page, name: string, value: number): Promise<void> =>
   page.locator(`[data-testid=${name}]`, { hasText: new RegExp(`^${value}$`) }).waitFor(patience)
 const rawOf = async (page: Page): Promise<string> => (await page.getByTestId('raw').textContent()) ?? ''
-const shot = (page: Page, name: string): Promise<unknown> => page.screenshot({ path: join(process.env.HAPAX_SCREENSHOTS ?? folder, `${name}.png`), fullPage: true })
-const overflow = (page: Page): Promise<number> => page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
+const shot = (page: Page, name: string): Promise<unknown> =>
+  page.screenshot({ path: join(process.env.HAPAX_SCREENSHOTS ?? folder, `${name}.png`), fullPage: true })
+const overflow = (page: Page): Promise<number> =>
+  page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
 
 test('paying twice at once is one charge and two equal answers, one of them a replay; another amount is refused (G29)', async () => {
   const page = await opened(1440, 900)

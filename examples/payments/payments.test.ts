@@ -85,7 +85,10 @@ test('a port in use is said in a sentence, and nothing is left (G30)', async () 
 test('refusals are problem answers and cost no key; a decline is final and leaves the order open (G27)', async () => {
   const shop = await startShop({ BANK_DELAY_MS: '0' })
   const { url } = shop
-  const kindOf = (answer: { status: number; text: string } | undefined): unknown[] => [answer?.status, JSON.parse(answer?.text ?? '{}').type]
+  const kindOf = (answer: { status: number; text: string } | undefined): unknown[] => [
+    answer?.status,
+    JSON.parse(answer?.text ?? '{}').type,
+  ]
   try {
     expect((await fetch(`${url}/payments`, { method: 'POST' })).status).toBe(401)
     expect(kindOf(await post(`${url}/payments`, 'a', { order: '1001' }))).toEqual([400, 'urn:problem:shop:payment-invalid'])
@@ -117,7 +120,12 @@ test('the ledger takes off a torn last line, keeps what stands before it, and re
     expect(second.totals()).toEqual({ charges: 2, refunds: 0, sum: 10 })
     await second.add(entry('d'))
     await second.close()
-    expect(readFileSync(path, 'utf8').trim().split('\n').map((line) => (JSON.parse(line) as LedgerEntry).key)).toEqual(['a', 'b', 'd'])
+    expect(
+      readFileSync(path, 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as LedgerEntry).key),
+    ).toEqual(['a', 'b', 'd'])
     appendFileSync(path, 'x\n{}\n')
     await expect(openLedger(path)).rejects.toThrow('ledger.jsonl:4 is damaged')
   } finally {

@@ -41,15 +41,21 @@ const once = { scope: customerOf, required: true }
 const app = express().disable('x-powered-by')
 app.use('/v1', stripeApi({ kv, bank, payments: idempotency({ ...settings, name: 'stripe' }) }))
 
-app.post('/orders', authenticated, express.json(), checkedOrder, idempotent(payments, once, async (req, res, run) => {
-  const { amount, currency = 'eur' } = req.body as { amount: number; currency?: string }
-  // The step's key is the same in each attempt: so is the order's name, and a second attempt finds the first one's order.
-  const order = await run.step('order', async ({ key }) => {
-    const id = key.slice(0, 10)
-    return (await orders.create(ownKey(req, id), { id, amount, currency, state: 'new' })).entry.value
-  })
-  res.status(201).location(`/orders/${order.id}`).json(order)
-}))
+app.post(
+  '/orders',
+  authenticated,
+  express.json(),
+  checkedOrder,
+  idempotent(payments, once, async (req, res, run) => {
+    const { amount, currency = 'eur' } = req.body as { amount: number; currency?: string }
+    // The step's key is the same in each attempt: so is the order's name, and a second attempt finds the first one's order.
+    const order = await run.step('order', async ({ key }) => {
+      const id = key.slice(0, 10)
+      return (await orders.create(ownKey(req, id), { id, amount, currency, state: 'new' })).entry.value
+    })
+    res.status(201).location(`/orders/${order.id}`).json(order)
+  }),
+)
 
 app.get('/orders/:id', authenticated, async (req, res) => {
   const { entry } = await orders.get(ownKey(req, String(req.params.id)))
@@ -57,41 +63,52 @@ app.get('/orders/:id', authenticated, async (req, res) => {
   res.json(entry.value)
 })
 
-app.post('/payments', authenticated, express.json(), checkedPayment, idempotent(payments, once, async (req, res, run) => {
-  const { order: id, amount, card = 'pm_card_visa' } = req.body as { order: string; amount: number; card?: string }
-  const key = ownKey(req, id)
+app.post(
+  '/payments',
+  authenticated,
+  express.json(),
+  checkedPayment,
+  idempotent(payments, once, async (req, res, run) => {
+    const { order: id, amount, card = 'pm_card_visa' } = req.body as { order: string; amount: number; card?: string }
+    const key = ownKey(req, id)
 
-  // What is refused before anything happened does not use up the key.
-  const { entry } = await orders.get(key)
-  if (entry?.value.amount !== amount) {
-    run.release()
-    if (!entry) return problem(res, 404, 'order-missing', 'There is no such order')
-    return problem(res, 409, 'amount-differs', `The order costs ${entry.value.amount}, not ${amount}`)
-  }
+    // What is refused before anything happened does not use up the key.
+    const { entry } = await orders.get(key)
+    if (entry?.value.amount !== amount) {
+      run.release()
+      if (!entry) return problem(res, 404, 'order-missing', 'There is no such order')
+      return problem(res, 409, 'amount-differs', `The order costs ${entry.value.amount}, not ${amount}`)
+    }
 
-  // Two keys for one order: the first one to get here pays it.
-  const order = await change(key, (order) => (order.state === 'new' ? { ...order, state: 'paying', paidBy: run.key } : undefined))
-  if (order.paidBy !== run.key) {
-    run.release()
-    return problem(res, 409, 'order-taken', order.state === 'paid' ? 'The order is paid' : 'Another payment of this order is under way')
-  }
+    // Two keys for one order: the first one to get here pays it.
+    const order = await change(key, (order) => (order.state === 'new' ? { ...order, state: 'paying', paidBy: run.key } : undefined))
+    if (order.paidBy !== run.key) {
+      run.release()
+      return problem(res, 409, 'order-taken', order.state === 'paid' ? 'The order is paid' : 'Another payment of this order is under way')
+    }
 
-  // The one thing that must not happen twice. Killed here? The next attempt asks the bank with the same key.
-  const booked = await run.step('charge', (step) => bank.charge({ amount, currency: order.currency, reference: id, card }, step))
-  if (!booked.ok) {
-    await change(key, ({ paidBy: _, ...order }) => ({ ...order, state: 'new' }))
-    return problem(res, 402, 'declined', 'The bank declined the charge', { reason: booked.declined })
-  }
-  await change(key, (order) => ({ ...order, state: 'paid', charge: booked.id }))
-  res.status(201).json({ order: id, amount, currency: order.currency, charge: booked.id, attempt: run.fence })
-}))
+    // The one thing that must not happen twice. Killed here? The next attempt asks the bank with the same key.
+    const booked = await run.step('charge', (step) => bank.charge({ amount, currency: order.currency, reference: id, card }, step))
+    if (!booked.ok) {
+      await change(key, ({ paidBy: _, ...order }) => ({ ...order, state: 'new' }))
+      return problem(res, 402, 'declined', 'The bank declined the charge', { reason: booked.declined })
+    }
+    await change(key, (order) => ({ ...order, state: 'paid', charge: booked.id }))
+    res.status(201).json({ order: id, amount, currency: order.currency, charge: booked.id, attempt: run.fence })
+  }),
+)
 
 app.use((_req, res) => problem(res, 404, 'route-missing', 'There is nothing here'))
 app.use((error: Error & { status?: number }, _req: Request, res: Response, next: NextFunction) => {
   if (res.headersSent) return next(error)
   const status = error.status !== undefined && error.status < 500 ? error.status : 500
   if (status === 500) console.error(error)
-  problem(res, status, status === 500 ? 'fault' : 'request-invalid', status === 500 ? 'Something broke here; send it again with the same key' : error.message)
+  problem(
+    res,
+    status,
+    status === 500 ? 'fault' : 'request-invalid',
+    status === 500 ? 'Something broke here; send it again with the same key' : error.message,
+  )
 })
 
 /** Changes an order that is there; undefined leaves it as it is. */
@@ -129,7 +146,10 @@ function checkedPayment(req: Request, res: Response, next: NextFunction): void {
 }
 
 function problem(res: Response, status: number, kind: string, title: string, more: object = {}): void {
-  res.status(status).type('application/problem+json').send(JSON.stringify({ type: `urn:problem:shop:${kind}`, title, status, ...more }))
+  res
+    .status(status)
+    .type('application/problem+json')
+    .send(JSON.stringify({ type: `urn:problem:shop:${kind}`, title, status, ...more }))
 }
 
 // An order to begin with, for the command that `npm start` prints.

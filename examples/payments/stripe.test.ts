@@ -31,14 +31,18 @@ test('intents, confirmations, declines, refunds and lists are what the client ex
     expect(again.lastResponse.requestId).not.toBe(paid.lastResponse.requestId)
     const other = stripe.paymentIntents.create({ ...create, amount: 1001 }, { idempotencyKey: 'one' })
     await expect(other).rejects.toMatchObject({ type: 'StripeIdempotencyError', statusCode: 400, rawType: 'idempotency_error' })
-    expect(await clientAt(shop.port, 'sk_test_other').paymentIntents.create(create, { idempotencyKey: 'one' })).not.toMatchObject({ id: paid.id })
+    expect(await clientAt(shop.port, 'sk_test_other').paymentIntents.create(create, { idempotencyKey: 'one' })).not.toMatchObject({
+      id: paid.id,
+    })
 
     const declined = stripe.paymentIntents.create({ ...create, payment_method: 'pm_card_chargeDeclinedInsufficientFunds' })
     await expect(declined).rejects.toMatchObject({ type: 'StripeCardError', code: 'card_declined', decline_code: 'insufficient_funds' })
     const open = await stripe.paymentIntents.create({ amount: 300, currency: 'EUR' })
     expect(open).toMatchObject({ status: 'requires_payment_method', currency: 'eur' })
     expect(await stripe.paymentIntents.confirm(open.id, { payment_method: 'pm_card_visa' })).toMatchObject({ status: 'succeeded' })
-    await expect(stripe.paymentIntents.confirm(open.id, { payment_method: 'pm_card_visa' })).rejects.toMatchObject({ code: 'payment_intent_unexpected_state' })
+    await expect(stripe.paymentIntents.confirm(open.id, { payment_method: 'pm_card_visa' })).rejects.toMatchObject({
+      code: 'payment_intent_unexpected_state',
+    })
     expect(await ledgerOf(shop.url, open.id)).toMatchObject({ booked: 1, asked: 1 })
 
     const part = await stripe.refunds.create({ payment_intent: open.id, amount: 100 })
@@ -53,8 +57,13 @@ test('intents, confirmations, declines, refunds and lists are what the client ex
     expect(listed.at(-1)).toBe(paid.id)
     expect(await stripe.paymentIntents.retrieve(paid.id)).toEqual(paid)
     await expect(stripe.paymentIntents.retrieve('pi_none')).rejects.toMatchObject({ statusCode: 404, code: 'resource_missing' })
-    await expect(stripe.paymentIntents.create({ amount: 0, currency: 'eur' })).rejects.toMatchObject({ param: 'amount', code: 'parameter_invalid_integer' })
-    await expect(clientAt(shop.port, 'rk_live_x').paymentIntents.retrieve(paid.id)).rejects.toMatchObject({ type: 'StripeAuthenticationError' })
+    await expect(stripe.paymentIntents.create({ amount: 0, currency: 'eur' })).rejects.toMatchObject({
+      param: 'amount',
+      code: 'parameter_invalid_integer',
+    })
+    await expect(clientAt(shop.port, 'rk_live_x').paymentIntents.retrieve(paid.id)).rejects.toMatchObject({
+      type: 'StripeAuthenticationError',
+    })
   } finally {
     await shop.end('SIGTERM')
   }
@@ -64,7 +73,13 @@ test('a key in use is 409 idempotency_key_in_use, which the client tries again u
   const shop = await startShop({ BANK_DELAY_MS: '700' })
   try {
     const create = { amount: 700, currency: 'eur', payment_method: 'pm_card_visa', confirm: true, metadata: { order: 'slow' } }
-    const once = new Stripe('sk_test_demo', { host: '127.0.0.1', port: shop.port, protocol: 'http', maxNetworkRetries: 0, telemetry: false })
+    const once = new Stripe('sk_test_demo', {
+      host: '127.0.0.1',
+      port: shop.port,
+      protocol: 'http',
+      maxNetworkRetries: 0,
+      telemetry: false,
+    })
     const first = once.paymentIntents.create(create, { idempotencyKey: 'slow' })
     // The bank answers 700 ms after it has booked: once it has, the first request is in flight for long enough.
     while ((await ledgerOf(shop.url, 'slow')).booked === 0) await new Promise((wake) => setTimeout(wake, 5))
@@ -90,11 +105,13 @@ async function cuttingProxy(to: number): Promise<{ port: number; cuts: () => num
     let cutAtAnswer = false
     for (const socket of [client, onward]) {
       sockets.add(socket)
-      socket.on('error', () => undefined).on('close', () => {
-        sockets.delete(socket)
-        client.destroy()
-        onward.destroy()
-      })
+      socket
+        .on('error', () => undefined)
+        .on('close', () => {
+          sockets.delete(socket)
+          client.destroy()
+          onward.destroy()
+        })
     }
     client.on('data', (bytes) => {
       const key = /^idempotency-key: (\S+)/im.exec(bytes.toString('latin1'))?.[1]
@@ -124,64 +141,73 @@ async function cuttingProxy(to: number): Promise<{ port: number; cuts: () => num
   }
 }
 
-test('5,000 payments, some sent twice at once, some cut off, with 20 kills of the shop, are 5,000 charges (G31)', { timeout: 230_000 }, async () => {
-  const [payments, kills, atOnce] = [5_000, 20, 96]
-  const data = mkdtempSync(join(tmpdir(), 'hapax-heavy-'))
-  const shop = await startShop({ DATA_DIR: data, BANK_DELAY_MS: '0', LEASE: '800ms' })
-  const cutter = await cuttingProxy(shop.port)
-  const startMs = Date.now()
-  try {
-    const [straight, cut] = [clientAt(shop.port), clientAt(cutter.port)]
-    const amountOf = (index: number): number => 100 + ((index * 7919 + seed) % 9_000)
-    const charges = new Map<string, string>()
-    let next = 0
-    let done = 0
-    let killed = 0
-    const payOne = async (index: number): Promise<void> => {
-      const order = `order-${index}`
-      const client = index % 10 === 3 ? cut : straight
-      const send = async (): Promise<string> => {
-        const intent = await client.paymentIntents.create(
-          { amount: amountOf(index), currency: 'eur', payment_method: 'pm_card_visa', confirm: true, metadata: { order } },
-          { idempotencyKey: `${seed}-${index}` },
-        )
-        expect(intent.status).toBe('succeeded')
-        return String(intent.latest_charge)
+test(
+  '5,000 payments, some sent twice at once, some cut off, with 20 kills of the shop, are 5,000 charges (G31)',
+  { timeout: 230_000 },
+  async () => {
+    const [payments, kills, atOnce] = [5_000, 20, 96]
+    const data = mkdtempSync(join(tmpdir(), 'hapax-heavy-'))
+    const shop = await startShop({ DATA_DIR: data, BANK_DELAY_MS: '0', LEASE: '800ms' })
+    const cutter = await cuttingProxy(shop.port)
+    const startMs = Date.now()
+    try {
+      const [straight, cut] = [clientAt(shop.port), clientAt(cutter.port)]
+      const amountOf = (index: number): number => 100 + ((index * 7919 + seed) % 9_000)
+      const charges = new Map<string, string>()
+      let next = 0
+      let done = 0
+      let killed = 0
+      const payOne = async (index: number): Promise<void> => {
+        const order = `order-${index}`
+        const client = index % 10 === 3 ? cut : straight
+        const send = async (): Promise<string> => {
+          const intent = await client.paymentIntents.create(
+            { amount: amountOf(index), currency: 'eur', payment_method: 'pm_card_visa', confirm: true, metadata: { order } },
+            { idempotencyKey: `${seed}-${index}` },
+          )
+          expect(intent.status).toBe('succeeded')
+          return String(intent.latest_charge)
+        }
+        const answers = await Promise.all(index % 5 === 1 ? [send(), send()] : [send()])
+        expect(new Set(answers).size).toBe(1)
+        charges.set(order, answers[0] ?? '')
+        done += 1
+        if (killed < kills && done >= ((killed + 1) * payments) / (kills + 1)) {
+          killed += 1
+          // Every second one falls between the booking and the answer; the others fall where they fall.
+          await fetch(`${shop.url}/demo/${killed % 2 === 0 ? 'kill' : 'kill-in-next-charge'}`, { method: 'POST' })
+        }
       }
-      const answers = await Promise.all(index % 5 === 1 ? [send(), send()] : [send()])
-      expect(new Set(answers).size).toBe(1)
-      charges.set(order, answers[0] ?? '')
-      done += 1
-      if (killed < kills && done >= ((killed + 1) * payments) / (kills + 1)) {
-        killed += 1
-        // Every second one falls between the booking and the answer; the others fall where they fall.
-        await fetch(`${shop.url}/demo/${killed % 2 === 0 ? 'kill' : 'kill-in-next-charge'}`, { method: 'POST' })
+      const worker = async (): Promise<void> => {
+        while (next < payments) await payOne((next += 1) - 1)
       }
-    }
-    const worker = async (): Promise<void> => {
-      while (next < payments) await payOne((next += 1) - 1)
-    }
-    await Promise.all(Array.from({ length: atOnce }, worker))
-    console.log(`seed ${seed}: ${payments} payments, ${killed} kills, ${cutter.cuts()} cuts in ${((Date.now() - startMs) / 1000).toFixed(1)} s`)
-    expect([done, killed, cutter.cuts()]).toEqual([payments, kills, payments / 10])
+      await Promise.all(Array.from({ length: atOnce }, worker))
+      console.log(
+        `seed ${seed}: ${payments} payments, ${killed} kills, ${cutter.cuts()} cuts in ${((Date.now() - startMs) / 1000).toFixed(1)} s`,
+      )
+      expect([done, killed, cutter.cuts()]).toEqual([payments, kills, payments / 10])
 
-    let [intents, sum] = [0, 0]
-    for await (const intent of straight.paymentIntents.list({ limit: 100 })) {
-      intents += 1
-      sum += intent.amount_received
-    }
-    const wanted = Array.from({ length: payments }, (_, index) => amountOf(index)).reduce((a, b) => a + b, 0)
-    expect([intents, sum]).toEqual([payments, wanted])
+      let [intents, sum] = [0, 0]
+      for await (const intent of straight.paymentIntents.list({ limit: 100 })) {
+        intents += 1
+        sum += intent.amount_received
+      }
+      const wanted = Array.from({ length: payments }, (_, index) => amountOf(index)).reduce((a, b) => a + b, 0)
+      expect([intents, sum]).toEqual([payments, wanted])
 
-    // The bank's own file: one charge an order, and the one that the client was told.
-    expect(await shop.end('SIGTERM')).toEqual({ code: 0, filesLeft: [], processesLeft: [] })
-    const entries = readFileSync(join(data, 'bank', 'ledger.jsonl'), 'utf8').trim().split('\n').map((line) => JSON.parse(line) as LedgerEntry)
-    expect(entries.length).toBe(payments)
-    expect(new Map(entries.map((entry) => [entry.reference, entry.id]))).toEqual(charges)
-    expect(entries.reduce((total, entry) => total + entry.amount, 0)).toBe(wanted)
-  } finally {
-    cutter.close()
-    await shop.end('SIGKILL').catch(() => undefined)
-    rmSync(data, { recursive: true, force: true })
-  }
-})
+      // The bank's own file: one charge an order, and the one that the client was told.
+      expect(await shop.end('SIGTERM')).toEqual({ code: 0, filesLeft: [], processesLeft: [] })
+      const entries = readFileSync(join(data, 'bank', 'ledger.jsonl'), 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as LedgerEntry)
+      expect(entries.length).toBe(payments)
+      expect(new Map(entries.map((entry) => [entry.reference, entry.id]))).toEqual(charges)
+      expect(entries.reduce((total, entry) => total + entry.amount, 0)).toBe(wanted)
+    } finally {
+      cutter.close()
+      await shop.end('SIGKILL').catch(() => undefined)
+      rmSync(data, { recursive: true, force: true })
+    }
+  },
+)

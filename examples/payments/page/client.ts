@@ -52,7 +52,12 @@ async function send(what: string, key: string, path: string, body: unknown): Pro
       body: JSON.stringify(body),
     })
     const text = await answer.text()
-    return done({ status: answer.status, headers: [...answer.headers], body: text, replayed: answer.headers.get('idempotent-replayed') === 'true' })
+    return done({
+      status: answer.status,
+      headers: [...answer.headers],
+      body: text,
+      replayed: answer.headers.get('idempotent-replayed') === 'true',
+    })
   } catch {
     return done({ headers: [], body: '', replayed: false })
   }
@@ -62,7 +67,13 @@ const isNotNow = ({ status, body }: Exchange): boolean =>
   status === undefined || status === 503 || (status === 409 && /in[ -_]?flight|in[ -]progress/i.test(body))
 
 /** Sends until there is an answer that stays. Every exchange is shown. */
-async function sendUntilAnswered(what: string, key: string, path: string, body: unknown, show: (exchange: Exchange) => void): Promise<Exchange> {
+async function sendUntilAnswered(
+  what: string,
+  key: string,
+  path: string,
+  body: unknown,
+  show: (exchange: Exchange) => void,
+): Promise<Exchange> {
   for (let attempt = 1; ; attempt += 1) {
     const exchange = await send(attempt === 1 ? what : `${what}, again`, key, path, body)
     if (!isNotNow(exchange) || attempt >= attemptsMax) {

@@ -69,7 +69,10 @@ function Page() {
           hapax<span> / corner shop</span>
         </p>
         <h1>You are charged once.</h1>
-        <p class="lead">Press Pay twice. Cut it off. Kill the shop while the money moves. The bank is another process with its own ledger; its number is the proof.</p>
+        <p class="lead">
+          Press Pay twice. Cut it off. Kill the shop while the money moves. The bank is another process with its own ledger; its number is
+          the proof.
+        </p>
         <p class={live ? 'live' : 'live off'} role="status">
           {live ? 'event stream open' : 'event stream lost, opening it again'}
         </p>
@@ -102,7 +105,12 @@ function Page() {
             <button class="main" disabled={off} onClick={press('pay', (o) => pay('Pay', key, o, o.amount, show))}>
               Pay
             </button>
-            <button disabled={off} onClick={press('twice', (o) => Promise.all([pay('Pay, first', key, o, o.amount, show), pay('Pay, second', key, o, o.amount, show)]))}>
+            <button
+              disabled={off}
+              onClick={press('twice', (o) =>
+                Promise.all([pay('Pay, first', key, o, o.amount, show), pay('Pay, second', key, o, o.amount, show)]),
+              )}
+            >
               Pay twice at once
             </button>
             <button disabled={off} onClick={press('amount', (o) => pay('Other amount', key, o, o.amount + 100, show))}>
@@ -179,11 +187,14 @@ function Page() {
           <p>The published package, not patched, with its automatic retries. It sees what it would see from Stripe.</p>
           <pre tabIndex={0}>{stripeSnippet(location.hostname, location.port)}</pre>
           <p class="total">
-            The whole ledger: <b data-testid="charges">{ledger?.charges ?? 0}</b> charges, <b>{money(ledger?.sum ?? 0)}</b>
+            The whole ledger: <b data-testid="charges">{ledger?.charges ?? 0}</b> {ledger?.charges === 1 ? 'charge' : 'charges'},{' '}
+            <b>{money(ledger?.sum ?? 0)}</b>
           </p>
         </section>
       </main>
-      <footer>What is not promised: a bank that ignores the step's key can still be made to book twice. See examples/payments/README.md.</footer>
+      <footer>
+        What is not promised: a bank that ignores the step's key can still be made to book twice. See examples/payments/README.md.
+      </footer>
     </>
   )
 }
@@ -201,10 +212,12 @@ function Raw({ exchange }: { readonly exchange: Exchange }) {
 }
 
 function hintOf(busy: string | undefined, ledger: Ledger | undefined): string {
-  if (busy === 'kill') return 'The bank has booked; the shop is dead. The page asks again with the same key until the lease is over and the shop resumes.'
+  if (busy === 'kill')
+    return 'The bank has booked; the shop is dead. The page asks again with the same key until the lease is over and the shop resumes.'
   if (busy !== undefined) return 'On its way ...'
   if (ledger === undefined || ledger.booked === 0) return 'Nothing is booked yet. Pay, or kill the shop while it charges.'
-  if (ledger.booked === 1) return 'Booked once. Press Pay as often as you like; with a new key the shop refuses, because the order is paid.'
+  if (ledger.booked === 1)
+    return 'Booked once. Press Pay as often as you like; with a new key the shop refuses, because the order is paid. Take a new order to kill the shop while it charges.'
   return 'Booked more than once: that is a bug. Please report it.'
 }
 

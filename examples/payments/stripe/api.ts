@@ -21,7 +21,12 @@ interface Intent extends Listed {
   readonly metadata: Readonly<Record<string, string>>
   readonly payment_method: string | null
   readonly latest_charge: string | null
-  readonly last_payment_error: { readonly type: 'card_error'; readonly code: 'card_declined'; readonly decline_code: string; readonly message: string } | null
+  readonly last_payment_error: {
+    readonly type: 'card_error'
+    readonly code: 'card_declined'
+    readonly decline_code: string
+    readonly message: string
+  } | null
   /** The request that may charge it. */
   readonly confirmedBy?: string
   readonly amountRefunded: number
@@ -52,36 +57,43 @@ export function stripeApi({ kv, bank, payments }: StripeApiOptions): Router {
   // A client of Stripe's that sends no key is not refused: it is served unprotected, as Stripe does.
   const once = { scope: accountOf, problem: asStripe }
 
-  api.post('/payment_intents', checkedIntent, idempotent(payments, once, async (req, res, run) => {
-    const account = accountOf(req)
-    const body = req.body as Record<string, unknown>
-    const card = typeof body.payment_method === 'string' ? body.payment_method : null
-    const id = await run.step('intent', async ({ key }) => {
-      const made = await intents.make(account, `pi_${idOf(key)}`, (number) => ({
-        id: `pi_${idOf(key)}`,
-        number,
-        amount: Number(body.amount),
-        currency: String(body.currency).toLowerCase(),
-        status: card === null ? 'requires_payment_method' : 'requires_confirmation',
-        created: Math.floor(Date.now() / 1000),
-        description: typeof body.description === 'string' ? body.description : null,
-        metadata: metadataOf(body),
-        payment_method: card,
-        latest_charge: null,
-        last_payment_error: null,
-        amountRefunded: 0,
-      }))
-      return made.id
-    })
-    if (body.confirm === 'true') return await confirm(req, res, run, id, card)
-    res.json(intentOut(await found(intents, account, id)))
-  }))
+  api.post(
+    '/payment_intents',
+    checkedIntent,
+    idempotent(payments, once, async (req, res, run) => {
+      const account = accountOf(req)
+      const body = req.body as Record<string, unknown>
+      const card = typeof body.payment_method === 'string' ? body.payment_method : null
+      const id = await run.step('intent', async ({ key }) => {
+        const made = await intents.make(account, `pi_${idOf(key)}`, (number) => ({
+          id: `pi_${idOf(key)}`,
+          number,
+          amount: Number(body.amount),
+          currency: String(body.currency).toLowerCase(),
+          status: card === null ? 'requires_payment_method' : 'requires_confirmation',
+          created: Math.floor(Date.now() / 1000),
+          description: typeof body.description === 'string' ? body.description : null,
+          metadata: metadataOf(body),
+          payment_method: card,
+          latest_charge: null,
+          last_payment_error: null,
+          amountRefunded: 0,
+        }))
+        return made.id
+      })
+      if (body.confirm === 'true') return await confirm(req, res, run, id, card)
+      res.json(intentOut(await found(intents, account, id)))
+    }),
+  )
 
-  api.post('/payment_intents/:id/confirm', idempotent(payments, once, async (req, res, run) => {
-    const body = (req.body ?? {}) as Record<string, unknown>
-    const card = typeof body.payment_method === 'string' ? body.payment_method : null
-    await confirm(req, res, run, String(req.params.id), card)
-  }))
+  api.post(
+    '/payment_intents/:id/confirm',
+    idempotent(payments, once, async (req, res, run) => {
+      const body = (req.body ?? {}) as Record<string, unknown>
+      const card = typeof body.payment_method === 'string' ? body.payment_method : null
+      await confirm(req, res, run, String(req.params.id), card)
+    }),
+  )
 
   async function confirm(req: Request, res: Response, run: Once, id: string, given: string | null): Promise<void> {
     const account = accountOf(req)
@@ -90,26 +102,46 @@ export function stripeApi({ kv, bank, payments }: StripeApiOptions): Router {
     if (!before || card === null) {
       run.release()
       if (!before) return missing(res, 'payment_intent', id)
-      return invalid(res, 'The payment intent has no payment method. Give one as payment_method.', { code: 'payment_intent_unexpected_state' })
+      return invalid(res, 'The payment intent has no payment method. Give one as payment_method.', {
+        code: 'payment_intent_unexpected_state',
+      })
     }
     const taker = `${run.operation} ${run.key}`
     const intent = await intents.change(account, id, (now) =>
-      now.status === 'requires_payment_method' || now.status === 'requires_confirmation' ? { ...now, status: 'processing', payment_method: card, confirmedBy: taker } : undefined,
+      now.status === 'requires_payment_method' || now.status === 'requires_confirmation'
+        ? { ...now, status: 'processing', payment_method: card, confirmedBy: taker }
+        : undefined,
     )
     if (intent.confirmedBy !== taker) {
       run.release()
       if (intent.status === 'processing') {
-        return fail(res, 429, { type: 'invalid_request_error', code: 'lock_timeout', message: 'Another request is confirming this payment intent. Try again later.' })
+        return fail(res, 429, {
+          type: 'invalid_request_error',
+          code: 'lock_timeout',
+          message: 'Another request is confirming this payment intent. Try again later.',
+        })
       }
-      return invalid(res, `This payment intent has the status ${intent.status} and cannot be confirmed.`, { code: 'payment_intent_unexpected_state' })
+      return invalid(res, `This payment intent has the status ${intent.status} and cannot be confirmed.`, {
+        code: 'payment_intent_unexpected_state',
+      })
     }
     const reference = intent.metadata.order ?? id
-    const booked = await run.step('charge', (step) => bank.charge({ amount: intent.amount, currency: intent.currency, reference, card }, step))
+    const booked = await run.step('charge', (step) =>
+      bank.charge({ amount: intent.amount, currency: intent.currency, reference, card }, step),
+    )
     if (booked.ok) {
-      return void res.json(intentOut(await intents.change(account, id, (now) => ({ ...now, status: 'succeeded', latest_charge: booked.id, last_payment_error: null }))))
+      return void res.json(
+        intentOut(
+          await intents.change(account, id, (now) => ({ ...now, status: 'succeeded', latest_charge: booked.id, last_payment_error: null })),
+        ),
+      )
     }
     const error = { type: 'card_error', code: 'card_declined', decline_code: booked.declined, message: 'Your card was declined.' } as const
-    const declined = await intents.change(account, id, ({ confirmedBy: _, ...now }) => ({ ...now, status: 'requires_payment_method', last_payment_error: error }))
+    const declined = await intents.change(account, id, ({ confirmedBy: _, ...now }) => ({
+      ...now,
+      status: 'requires_payment_method',
+      last_payment_error: error,
+    }))
     fail(res, 402, { ...error, ...(booked.id === undefined ? {} : { charge: booked.id }), payment_intent: intentOut(declined) })
   }
 
@@ -120,36 +152,42 @@ export function stripeApi({ kv, bank, payments }: StripeApiOptions): Router {
   })
   api.get('/payment_intents', (req, res) => listed(req, res, intents, intentOut, '/v1/payment_intents'))
 
-  api.post('/refunds', idempotent(payments, once, async (req, res, run) => {
-    const account = accountOf(req)
-    const body = (req.body ?? {}) as Record<string, unknown>
-    const of = String(body.payment_intent ?? '')
-    const intent = await intents.get(account, of)
-    const amount = body.amount === undefined ? (intent?.amount ?? 0) - (intent?.amountRefunded ?? 0) : Number(body.amount)
-    const charge = intent?.latest_charge
-    if (!intent || !charge || (body.amount !== undefined && !isAmount(amount))) {
-      run.release()
-      if (!intent) return missing(res, 'payment_intent', of)
-      return charge ? invalid(res, 'Invalid positive integer', { param: 'amount' }) : invalid(res, 'This payment intent has no charge to refund.', { code: 'payment_intent_unexpected_state' })
-    }
-    const booked = await run.step('refund', (step) => bank.refund({ charge, amount: Math.max(1, amount) }, step))
-    if (!booked.ok) return invalid(res, 'The refund is greater than what is left of the charge.', { code: 'charge_already_refunded', param: 'amount' })
-    const refund = await refunds.make(account, booked.id, (number) => ({
-      id: booked.id,
-      number,
-      amount: booked.amount,
-      currency: intent.currency,
-      charge,
-      payment_intent: of,
-      reason: typeof body.reason === 'string' ? body.reason : null,
-      created: Math.floor(Date.now() / 1000),
-      metadata: metadataOf(body),
-    }))
-    await run.step('refunded', async () => {
-      await intents.change(account, of, (now) => ({ ...now, amountRefunded: now.amountRefunded + refund.amount }))
-    })
-    res.json(refundOut(refund))
-  }))
+  api.post(
+    '/refunds',
+    idempotent(payments, once, async (req, res, run) => {
+      const account = accountOf(req)
+      const body = (req.body ?? {}) as Record<string, unknown>
+      const of = String(body.payment_intent ?? '')
+      const intent = await intents.get(account, of)
+      const amount = body.amount === undefined ? (intent?.amount ?? 0) - (intent?.amountRefunded ?? 0) : Number(body.amount)
+      const charge = intent?.latest_charge
+      if (!intent || !charge || (body.amount !== undefined && !isAmount(amount))) {
+        run.release()
+        if (!intent) return missing(res, 'payment_intent', of)
+        return charge
+          ? invalid(res, 'Invalid positive integer', { param: 'amount' })
+          : invalid(res, 'This payment intent has no charge to refund.', { code: 'payment_intent_unexpected_state' })
+      }
+      const booked = await run.step('refund', (step) => bank.refund({ charge, amount: Math.max(1, amount) }, step))
+      if (!booked.ok)
+        return invalid(res, 'The refund is greater than what is left of the charge.', { code: 'charge_already_refunded', param: 'amount' })
+      const refund = await refunds.make(account, booked.id, (number) => ({
+        id: booked.id,
+        number,
+        amount: booked.amount,
+        currency: intent.currency,
+        charge,
+        payment_intent: of,
+        reason: typeof body.reason === 'string' ? body.reason : null,
+        created: Math.floor(Date.now() / 1000),
+        metadata: metadataOf(body),
+      }))
+      await run.step('refunded', async () => {
+        await intents.change(account, of, (now) => ({ ...now, amountRefunded: now.amountRefunded + refund.amount }))
+      })
+      res.json(refundOut(refund))
+    }),
+  )
   api.get('/refunds/:id', async (req, res) => {
     const refund = await refunds.get(accountOf(req), String(req.params.id))
     if (!refund) return missing(res, 'refund', String(req.params.id))
@@ -160,7 +198,9 @@ export function stripeApi({ kv, bank, payments }: StripeApiOptions): Router {
     return listed(req, res, refunds, refundOut, '/v1/refunds', (refund) => of === undefined || refund.payment_intent === of)
   })
 
-  api.use((req, res) => fail(res, 404, { type: 'invalid_request_error', message: `Unrecognized request URL (${req.method}: ${req.originalUrl}).` }))
+  api.use((req, res) =>
+    fail(res, 404, { type: 'invalid_request_error', message: `Unrecognized request URL (${req.method}: ${req.originalUrl}).` }),
+  )
   api.use((error: Error & { status?: number }, _req: Request, res: Response, next: NextFunction) => {
     if (res.headersSent) return next(error)
     if (error.status !== undefined && error.status < 500) return invalid(res, error.message)
@@ -170,12 +210,18 @@ export function stripeApi({ kv, bank, payments }: StripeApiOptions): Router {
   return api
 }
 
-const accountOf = (req: Request): string => secretKeyOf(req) && `acct_${createHash('sha256').update(secretKeyOf(req)).digest('hex').slice(0, 16)}`
+const accountOf = (req: Request): string =>
+  secretKeyOf(req) && `acct_${createHash('sha256').update(secretKeyOf(req)).digest('hex').slice(0, 16)}`
 
 /** `Authorization: Bearer sk_test_...`, or the key as the user of Basic, as `curl -u` sends it. */
 function secretKeyOf(req: Request): string {
   const [scheme = '', given = ''] = (req.get('authorization') ?? '').split(' ')
-  const key = scheme.toLowerCase() === 'basic' ? (Buffer.from(given, 'base64').toString().split(':')[0] ?? '') : scheme.toLowerCase() === 'bearer' ? given : ''
+  const key =
+    scheme.toLowerCase() === 'basic'
+      ? (Buffer.from(given, 'base64').toString().split(':')[0] ?? '')
+      : scheme.toLowerCase() === 'bearer'
+        ? given
+        : ''
   return /^sk_test_\w{1,128}$/.test(key) ? key : ''
 }
 
@@ -201,17 +247,30 @@ function checkedIntent(req: Request, res: Response, next: NextFunction): void {
   const { amount, currency, metadata = {}, description = '' } = (req.body ?? {}) as Record<string, unknown>
   if (amount === undefined) return invalid(res, 'Missing required param: amount.', { code: 'parameter_missing', param: 'amount' })
   if (!isAmount(Number(amount))) return invalid(res, 'Invalid positive integer', { code: 'parameter_invalid_integer', param: 'amount' })
-  if (typeof currency !== 'string' || !/^[a-zA-Z]{3}$/.test(currency)) return invalid(res, 'Missing or invalid param: currency.', { param: 'currency' })
+  if (typeof currency !== 'string' || !/^[a-zA-Z]{3}$/.test(currency))
+    return invalid(res, 'Missing or invalid param: currency.', { param: 'currency' })
   const pairs = typeof metadata === 'object' && metadata !== null && !Array.isArray(metadata) ? Object.entries(metadata) : undefined
-  if (!pairs || pairs.length > limits.metadataMax || pairs.some(([, value]) => typeof value !== 'string' || value.length > limits.textMax)) {
+  if (
+    !pairs ||
+    pairs.length > limits.metadataMax ||
+    pairs.some(([, value]) => typeof value !== 'string' || value.length > limits.textMax)
+  ) {
     return invalid(res, `metadata takes ${limits.metadataMax} texts of ${limits.textMax} characters.`, { param: 'metadata' })
   }
-  if (typeof description !== 'string' || description.length > limits.textMax) return invalid(res, 'description is too long.', { param: 'description' })
+  if (typeof description !== 'string' || description.length > limits.textMax)
+    return invalid(res, 'description is too long.', { param: 'description' })
   next()
 }
 const metadataOf = (body: Record<string, unknown>): Record<string, string> => ({ ...(body.metadata as Record<string, string> | undefined) })
 
-async function listed<T extends Listed>(req: Request, res: Response, from: Shelf<T>, out: (object: T) => object, url: string, only?: (object: T) => boolean): Promise<void> {
+async function listed<T extends Listed>(
+  req: Request,
+  res: Response,
+  from: Shelf<T>,
+  out: (object: T) => object,
+  url: string,
+  only?: (object: T) => boolean,
+): Promise<void> {
   const { limit = String(limits.pageDefault), starting_after: after } = req.query
   if (!/^\d+$/.test(String(limit)) || Number(limit) < 1 || Number(limit) > limits.pageMax) {
     return invalid(res, `limit must be from 1 to ${limits.pageMax}.`, { code: 'parameter_invalid_integer', param: 'limit' })

@@ -18,7 +18,10 @@ export interface Shelf<T extends Listed> {
   /** Changes an object that is there; undefined leaves it. `fn` is pure and may run again. */
   change(account: string, id: string, fn: (object: T) => T | undefined): Promise<T>
   /** Newest first, those after `startingAfter`. @returns undefined when there is no such object. */
-  list(account: string, ask: { limit: number; startingAfter?: string | undefined; only?: (object: T) => boolean }): Promise<{ data: T[]; more: boolean } | undefined>
+  list(
+    account: string,
+    ask: { limit: number; startingAfter?: string | undefined; only?: (object: T) => boolean },
+  ): Promise<{ data: T[]; more: boolean } | undefined>
 }
 
 /** Numbers that one page may look at: a filter that finds nothing must end. */

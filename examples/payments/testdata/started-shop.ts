@@ -73,8 +73,8 @@ function firstUrl(child: ChildProcess, output: () => string): Promise<string> {
   )
 }
 
-/** Processes with this TMPDIR that are still there after a grace of three seconds. Linux alone can say; elsewhere none. */
-async function processesOf(tmp: string): Promise<number[]> {
+/** Processes with this TMPDIR that are still there after a grace, in twentieths of a second. Linux alone can say; elsewhere none. */
+export async function processesOf(tmp: string, grace = 60): Promise<number[]> {
   const look = (): number[] =>
     process.platform !== 'linux'
       ? []
@@ -89,7 +89,7 @@ async function processesOf(tmp: string): Promise<number[]> {
           })
           .map(Number)
   for (let left = look(), waits = 0; ; left = look(), waits += 1) {
-    if (left.length === 0 || waits === 60) return left
+    if (left.length === 0 || waits === grace) return left
     await new Promise((wake) => setTimeout(wake, 50))
   }
 }
