@@ -32,7 +32,7 @@ beforeAll(async () => {
   build()
   folder = mkdtempSync(join(tmpdir(), 'hapax-browser-'))
   if (process.env.HAPAX_SCREENSHOTS) mkdirSync(process.env.HAPAX_SCREENSHOTS, { recursive: true })
-  shop = await startShop()
+  shop = await startShop({ LEASE: '4s' })
   const found = (process.env.PATH ?? '').split(delimiter).flatMap((path) => names.map((name) => join(path, name)))
   const executablePath = process.env.HAPAX_CHROMIUM ?? found.find((path) => existsSync(path))
   if (executablePath === undefined) throw new Error(`there is none of ${names.join(', ')} on the PATH`)
