@@ -12,6 +12,7 @@ const strangeValues: Readonly<Record<string, Uint8Array>> = {
   empty: new Uint8Array(0),
   'every byte': Uint8Array.from({ length: 256 }, (_, index) => index),
   'one zero': bytes(0),
+  'a zero inside': utf8('a\0b'),
   zeros: new Uint8Array(1_000),
   json: utf8('{"a":1}'),
   'the word null': utf8('null'),

@@ -15,7 +15,7 @@ import { verbCases } from './verbs.ts'
 export { groupNames, type GroupName, type MakeKv, type Setup, type SuiteOptions } from './suite.ts'
 
 /** `test` of vitest, node:test, mocha, jest, bun or deno, or any function that runs what it is given. */
-export type TestFunction = (name: string, run: (...context: never[]) => Promise<void>) => unknown
+export type TestFunction = (name: string, run: (...context: unknown[]) => Promise<void>) => unknown
 
 const allCases: readonly Case[] = [
   ...verbCases,

@@ -93,10 +93,10 @@ export const verbCases: readonly Case[] = [
     group: 'verbs',
     name: 'getMany gives every key that has an entry, once, and only those',
     run: async ({ kv, key }) => {
-      const keys = Array.from({ length: 20 }, (_, index) => key(`-${index}`))
+      const keys = Array.from({ length: 21 }, (_, index) => key(`-${index}`))
       const there = new Map<string, Awaited<ReturnType<typeof made>>>()
       for (const [index, name] of keys.entries()) if (index % 3 !== 1) there.set(name, await made(kv, name, bytes(index)))
-      const { entries, now } = await kv.getMany([...keys, ...keys.slice(0, 5), key('-none')])
+      const { entries, now } = await kv.getMany([...keys.slice(0, 10), key('-none'), ...keys.slice(5)])
       assert.deepEqual([...entries.keys()].sort(), [...there.keys()].sort(), 'the keys of the answer')
       for (const [name, entry] of there) assertEntry(entries.get(name), entry, `entry of ${name}`)
       assert.ok(Number.isSafeInteger(now) && now > 0, 'now is epoch milliseconds')
