@@ -70,8 +70,8 @@ function Page() {
         </p>
         <h1>You are charged once.</h1>
         <p class="lead">
-          Press Pay twice. Cut it off. Kill the shop while the money moves. The bank is another process with its own ledger; its number is
-          the proof.
+          Press Pay twice. Change the amount. Kill the shop while the money moves. The bank is another process with its own ledger; its
+          number is the proof.
         </p>
         <p class={live ? 'live' : 'live off'} role="status">
           {live ? 'event stream open' : 'event stream lost, opening it again'}
