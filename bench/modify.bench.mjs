@@ -12,7 +12,7 @@ import { demand, hapax, interleaved, options, report, table, versions } from './
 import { redisServer, redisVersion } from './redis.mjs'
 
 const settings = options()
-const callers = settings.tiny ? 40 : 400
+const callers = 400
 /** What a round trip to Redis over the loopback takes at best. */
 const delayMs = 0.2
 

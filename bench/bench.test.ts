@@ -1,0 +1,122 @@
+/**
+ * Every benchmark runs, answers rightly and leaves a report of the known shape. Nothing here looks at a clock or a speed.
+ * Why through `tools/bench.mjs`: it is what `npm run bench` calls, with its own set-up.
+ */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const redis = process.env.HAPAX_REDIS_SERVER ?? 'redis-server'
+const hasRedis = spawnSync(redis, ['--version']).status === 0
+const names = readdirSync(join(root, 'bench'))
+  .filter((file) => file.endsWith('.bench.mjs'))
+  .map((file) => file.slice(0, -'.bench.mjs'.length))
+
+interface Row {
+  readonly name: string
+  readonly kind?: string
+  readonly wrong?: number
+  readonly [column: string]: unknown
+}
+interface Report {
+  readonly name: string
+  readonly tiny: boolean
+  readonly seed: number
+  readonly machine: Readonly<Record<string, unknown>>
+  readonly versions: Readonly<Record<string, string>>
+  readonly sections: readonly { readonly title: string; readonly rows: readonly Row[] }[]
+  readonly demands: readonly { readonly number: string; readonly text: string; readonly figure: string; readonly met: boolean }[]
+  readonly notes: readonly string[]
+}
+
+describe('npm run bench', () => {
+  const out = mkdtempSync(join(tmpdir(), 'hapax-bench-test-'))
+  const temporary = mkdtempSync(join(tmpdir(), 'hapax-bench-tmp-'))
+  const reports = new Map<string, Report>()
+  const reportOf = (name: string): Report => {
+    const report = reports.get(name)
+    if (!report) throw new Error(`there is no report of ${name}`)
+    return report
+  }
+
+  beforeAll(() => {
+    const env = { ...process.env, TMPDIR: temporary }
+    const run = spawnSync(process.execPath, ['tools/bench.mjs', '--tiny', '--out', out], {
+      cwd: root,
+      encoding: 'utf8',
+      env,
+      timeout: 150_000,
+    })
+    if (run.status !== 0) throw new Error(`the benchmarks ended with ${run.status}:\n${run.stdout}\n${run.stderr}`)
+    for (const name of names) reports.set(name, JSON.parse(readFileSync(join(out, `${name}.json`), 'utf8')) as Report)
+  }, 160_000)
+  afterAll(() => {
+    rmSync(out, { recursive: true, force: true })
+    rmSync(temporary, { recursive: true, force: true })
+  })
+
+  test('there are the benchmarks of G40, G41 and G42', () => {
+    expect(names.sort()).toEqual(['embedded', 'idempotency', 'modify'])
+  })
+
+  test.each(names)('%s reports machine, versions, seed, rows and demands', (name) => {
+    const report = reportOf(name)
+    expect(report).toMatchObject({ name, tiny: true, seed: expect.any(Number) })
+    expect(report.machine).toMatchObject({
+      cpu: expect.any(String),
+      cores: expect.any(Number),
+      memoryGiB: expect.any(Number),
+      kernel: expect.any(String),
+    })
+    expect(report.versions).toMatchObject({ node: process.versions.node, hapax: expect.any(String) })
+    expect(report.sections.length).toBeGreaterThan(0)
+    for (const { title, rows } of report.sections) {
+      expect(title).not.toBe('')
+      for (const row of rows) expect(row.name).not.toBe('')
+    }
+    for (const { number, text, figure } of report.demands) expect([number, text, figure].every((part) => part.length > 0)).toBe(true)
+    expect(readFileSync(join(out, `${name}.txt`), 'utf8')).toContain(report.sections[0]?.title)
+  })
+
+  test.each(names)('%s gets right answers from everybody, in every timed row', (name) => {
+    const timed = reportOf(name).sections.flatMap(({ rows }) => rows.filter((row) => 'opsPerSecond' in row))
+    expect(timed.length).toBeGreaterThan(0)
+    for (const row of timed)
+      expect(row, row.name).toMatchObject({ wrong: 0, cpuUsPerOp: expect.any(Number), loopDelayP99Ms: expect.any(Number) })
+  })
+
+  test('a run of ours executes nothing twice and replays nothing wrongly; the store is called 2 and 1 times (G41)', () => {
+    const answers = reportOf('idempotency').sections[2]?.rows
+    expect(answers?.[0]).toMatchObject({ name: 'hapax', executedTwice: 0, wrongReplay: 0, storeCallsFirst: 2, storeCallsReplay: 1 })
+  })
+
+  test('the scenarios can fail: what the peers are known to do is seen', () => {
+    const answers = reportOf('idempotency').sections[2]?.rows ?? []
+    const of = (name: string) => answers.find((row) => row.name === name)
+    expect(of('node-idempotency')).toMatchObject({ executedTwice: 2, wrongReplay: expect.any(Number) })
+    expect(of('express-idempotency')?.wrongReplay).toBeGreaterThan(0)
+    expect(of('Powertools')?.executedTwice).toBeGreaterThan(0)
+  })
+
+  test('modify joins callers: at most 0.05 store calls an update (G42)', () => {
+    const ours = reportOf('modify').sections[0]?.rows.filter((row) => 'storeCallsPerOp' in row) ?? []
+    expect(ours).toHaveLength(3)
+    for (const row of ours) expect(row.storeCallsPerOp, row.name).toBeLessThanOrEqual(0.05)
+  })
+
+  test.skipIf(!hasRedis)('Redis takes part through both clients (skipped without redis-server)', () => {
+    const clients = reportOf('embedded').sections.flatMap(({ rows }) =>
+      rows.filter((row) => row.kind === 'network').map((row) => row.name.split(' ')[0]),
+    )
+    expect(new Set(clients)).toEqual(new Set(['ioredis', 'redis', 'beside']))
+    expect(reportOf('modify').sections[0]?.rows.some((row) => row.name.startsWith('INCR'))).toBe(true)
+  })
+
+  test('nothing is left in the temporary directory', () => {
+    expect(readdirSync(temporary)).toEqual([])
+  })
+})
