@@ -355,6 +355,23 @@ describe('what is final', () => {
   })
 })
 
+describe('the fence', () => {
+  test('rises with each attempt, also over one that was handed back: a late first attempt stays outdated (T2)', async () => {
+    const { process, mortal, clock } = world()
+    void mortal({ afterCrash: 'resume' }).run(request, forEver)
+    await clock.advance('30s')
+    const payments = process({ afterCrash: 'resume' })
+    const fences: number[] = []
+    const attempt = (once: Once): void => {
+      fences.push(once.fence)
+      once.release()
+    }
+    await payments.run(request, attempt)
+    await payments.run(request, attempt)
+    expect(fences).toEqual([2, 3])
+  })
+})
+
 describe('a lease', () => {
   test('is renewed at a third, so a long handler keeps its claim (T2)', async () => {
     const { process, clock, store } = world()

@@ -222,11 +222,8 @@ export class HeldRun implements Run {
   }
 
   #lapseAfter(ms: number): void {
-    this.#lapseTimer = timerOf(
-      this.#settings.timers,
-      () => this.#lose(new KvError('CLAIM_LOST', { message: 'the lease could not be renewed in time' })),
-      ms,
-    )
+    const lapse = (): void => this.#lose(new KvError('CLAIM_LOST', { message: 'the lease could not be renewed in time' }))
+    this.#lapseTimer = timerOf(this.#settings.timers, lapse, Math.floor(ms)) // rather too early than too late
   }
 
   /** The handler is told to stop. Its answer is still offered to the store: should nobody have taken over, it stands. */

@@ -83,9 +83,9 @@ export class Budget {
   }
 }
 
-/** A timer that keeps no process alive. */
+/** A timer that keeps no process alive, after whole milliseconds. */
 export function timerOf(timers: Timers, run: () => void, ms: number): unknown {
-  const timer = timers.setTimeout(run, ms)
+  const timer = timers.setTimeout(run, Math.ceil(ms))
   if (typeof timer === 'object' && timer !== null && 'unref' in timer && typeof timer.unref === 'function') timer.unref()
   return timer
 }
