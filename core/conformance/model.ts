@@ -10,7 +10,7 @@ import type { EpochMs } from '../base/types.ts'
 import { newId } from '../kv/id.ts'
 import type { Entry, Expiry, Version } from '../kv/kv.ts'
 import { realSleep } from '../testing/clock.ts'
-import { withoutExactExpiry, type Case, type Context } from './suite.ts'
+import { withoutExactTime, type Case, type Context } from './suite.ts'
 
 const defaultHistories = 100
 const stepsMax = 40
@@ -191,7 +191,7 @@ export const modelCases: readonly Case[] = [
   {
     group: 'model',
     name: 'random histories of all verbs answer as the dumb model does',
-    skip: withoutExactExpiry,
+    skip: withoutExactTime,
     run: async (context) => {
       const { random, options } = context
       for (let history = 0; history < (options.histories ?? defaultHistories); history++) {

@@ -118,8 +118,11 @@ export function seedOf(options: SuiteOptions): number {
 /** Why cases about request ids are skipped on a store. */
 export const withoutRequestIds = ({ capabilities }: Context): string | undefined =>
   capabilities.requestIds ? undefined : `capabilities.requestIds of '${capabilities.store}' is false`
-export const withoutExactExpiry = ({ capabilities }: Context): string | undefined =>
-  capabilities.exactExpiry ? undefined : `capabilities.exactExpiry of '${capabilities.store}' is false`
+/** Where the store's own `now` says nothing about life and death, a case about the instant of death proves nothing. */
+export const withoutExactTime = ({ capabilities }: Context): string | undefined => {
+  const missing = (['exactExpiry', 'serverClock'] as const).filter((name) => !capabilities[name])
+  return missing.length === 0 ? undefined : `capabilities.${missing.join(' and ')} of '${capabilities.store}' is false`
+}
 export const withoutClock = ({ clock }: Context): string | undefined =>
   clock ? undefined : 'the store was made without a clock that the kit can move'
 

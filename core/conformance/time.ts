@@ -17,7 +17,7 @@ import {
   reach,
   refused,
   withoutClock,
-  withoutExactExpiry,
+  withoutExactTime,
   type Case,
   type Context,
 } from './suite.ts'
@@ -112,7 +112,7 @@ const expiryCases: readonly Case[] = [
   {
     group: 'expiry',
     name: 'an entry lives one millisecond before its expiresAt and is dead at expiresAt',
-    skip: (context) => withoutClock(context) ?? withoutExactExpiry(context),
+    skip: (context) => withoutClock(context) ?? withoutExactTime(context),
     run: async (context) => {
       const { kv, clock, key } = context
       const entry = await made(kv, key(), one, 10_000)
@@ -131,7 +131,7 @@ const expiryCases: readonly Case[] = [
   {
     group: 'expiry',
     name: 'an answer shows an entry exactly when its now is before expiresAt',
-    skip: withoutExactExpiry,
+    skip: withoutExactTime,
     run: async (context) => {
       const { kv, key, clock } = context
       const { expiresAt = 0 } = await made(kv, key(), one, shortMs(context))
@@ -147,7 +147,7 @@ const expiryCases: readonly Case[] = [
   {
     group: 'expiry',
     name: 'a dead entry is absent for every verb, and the next life is a new one',
-    skip: withoutExactExpiry,
+    skip: withoutExactTime,
     run: async (context) => {
       const { kv, key } = context
       const old = await made(kv, key(), one, shortMs(context))
@@ -165,7 +165,7 @@ const expiryCases: readonly Case[] = [
   {
     group: 'expiry',
     name: 'set on a dead entry keeps nothing of it',
-    skip: withoutExactExpiry,
+    skip: withoutExactTime,
     run: async (context) => {
       const { kv, key } = context
       const old = await made(kv, key(), one, shortMs(context))
@@ -178,7 +178,7 @@ const expiryCases: readonly Case[] = [
   {
     group: 'expiry',
     name: 'an instant in the past is applied, and the entry is dead at once',
-    skip: withoutExactExpiry,
+    skip: withoutExactTime,
     run: async ({ kv, key }) => {
       const { createdAt } = await made(kv, key(), one)
       const update = await kv.update(key(), two, { expiry: { until: (createdAt - 1) as EpochMs } })
