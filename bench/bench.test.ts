@@ -2,7 +2,7 @@
  * Every benchmark runs, answers rightly and leaves a report of the known shape. Nothing here looks at a clock or a speed.
  * Why through `tools/bench.mjs`: it is what `npm run bench` calls, with its own set-up.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,6 +12,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const redis = process.env.HAPAX_REDIS_SERVER ?? 'redis-server'
 const hasRedis = spawnSync(redis, ['--version']).status === 0
+/** Some 20 s on a quiet machine of two cores, with a build. */
+const runMsMax = 150_000
 const names = readdirSync(join(root, 'bench'))
   .filter((file) => file.endsWith('.bench.mjs'))
   .map((file) => file.slice(0, -'.bench.mjs'.length))
@@ -43,17 +45,20 @@ describe('npm run bench', () => {
     return report
   }
 
-  beforeAll(() => {
+  beforeAll(async () => {
     const env = { ...process.env, TMPDIR: temporary }
-    const run = spawnSync(process.execPath, ['tools/bench.mjs', '--tiny', '--out', out], {
+    const child = spawn(process.execPath, ['tools/bench.mjs', '--tiny', '--out', out], {
       cwd: root,
-      encoding: 'utf8',
       env,
-      timeout: 150_000,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: runMsMax,
     })
-    if (run.status !== 0) throw new Error(`the benchmarks ended with ${run.status}:\n${run.stdout}\n${run.stderr}`)
+    let said = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (said = `${said}${chunk}`.slice(-20_000)))
+    const status = await new Promise((resolve) => child.once('close', resolve))
+    if (status !== 0) throw new Error(`the benchmarks ended with ${String(status)}:\n${said}`)
     for (const name of names) reports.set(name, JSON.parse(readFileSync(join(out, `${name}.json`), 'utf8')) as Report)
-  }, 160_000)
+  }, runMsMax + 10_000)
   afterAll(() => {
     rmSync(out, { recursive: true, force: true })
     rmSync(temporary, { recursive: true, force: true })
@@ -97,7 +102,7 @@ describe('npm run bench', () => {
   test('the scenarios can fail: what the peers are known to do is seen', () => {
     const answers = reportOf('idempotency').sections[2]?.rows ?? []
     const of = (name: string) => answers.find((row) => row.name === name)
-    expect(of('node-idempotency')).toMatchObject({ executedTwice: 2, wrongReplay: expect.any(Number) })
+    expect(of('node-idempotency')?.wrongReplay).toBeGreaterThan(0)
     expect(of('express-idempotency')?.wrongReplay).toBeGreaterThan(0)
     expect(of('Powertools')?.executedTwice).toBeGreaterThan(0)
   })
@@ -112,7 +117,7 @@ describe('npm run bench', () => {
     const clients = reportOf('embedded').sections.flatMap(({ rows }) =>
       rows.filter((row) => row.kind === 'network').map((row) => row.name.split(' ')[0]),
     )
-    expect(new Set(clients)).toEqual(new Set(['ioredis', 'redis', 'beside']))
+    expect(new Set(clients)).toEqual(new Set(['ioredis', 'redis']))
     expect(reportOf('modify').sections[0]?.rows.some((row) => row.name.startsWith('INCR'))).toBe(true)
   })
 

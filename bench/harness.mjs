@@ -39,12 +39,12 @@ export function options() {
     ms: Number(values.ms ?? (values.tiny ? 15 : 400)),
     only: values.only,
     seed,
-    random: mulberry(seed),
+    random: generator(seed),
   }
 }
 
 /** A small seeded generator (mulberry32): the order of contenders and the choice of keys can be had again. */
-function mulberry(seed) {
+export function generator(seed) {
   let state = seed >>> 0
   return () => {
     state = (state + 0x6d2b79f5) >>> 0
@@ -153,16 +153,17 @@ export function summary(name, kind, slices) {
   }
 }
 
-/** Runs a cell: one slice a contender to warm up, then the rounds, each in another order. */
-export async function interleaved(contenders, { rounds, ms, inFlight, random, count }) {
+/**
+ * Runs a cell: one slice a contender to warm up, then the rounds, each in another order.
+ * A contender has a `name`, a `kind`, and `run()`, which gives one slice.
+ */
+export async function interleaved(contenders, { rounds, random }) {
   const slices = new Map(contenders.map(({ name }) => [name, []]))
   for (let round = -1; round < rounds; round += 1) {
-    for (const contender of shuffled(contenders, random)) {
-      await contender.before?.()
-      const one = await slice({ op: contender.op, inFlight: contender.inFlight ?? inFlight, ms, count, serverCpu: contender.serverCpu })
-      await contender.after?.()
-      if (round >= 0) slices.get(contender.name).push(one)
-      else if (one.wrong > 0) throw new Error(`${contender.name} answered wrongly ${one.wrong} times of ${one.ops}`)
+    for (const { name, run } of shuffled(contenders, random)) {
+      const one = await run()
+      if (one.wrong > 0) throw new Error(`${name} answered wrongly ${one.wrong} times of ${one.ops}`)
+      if (round >= 0) slices.get(name).push(one)
     }
   }
   return contenders.map(({ name, kind }) => summary(name, kind, slices.get(name)))

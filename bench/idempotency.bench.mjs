@@ -3,12 +3,12 @@
  * Invariant: speed and answers come from the same use of each library, so what is fast because it is wrong is seen to be.
  * Why CPU time and not requests a second: HTTP would hide all of them behind itself (and behind the machine's noise).
  */
-import { demand, interleaved, options, report, table, versions } from './harness.mjs'
+import { demand, interleaved, options, report, slice, table, versions } from './harness.mjs'
 import { peers } from './peers.mjs'
 import { judge } from './scenarios.mjs'
 
 const settings = options()
-const { tiny, random } = settings
+const { tiny, ms, random } = settings
 const inFlight = 16
 const answerBytes = 1_024
 const keysAScenario = tiny ? 2 : 20
@@ -27,14 +27,13 @@ const isRight = (result) => result.type === 'answered' && result.value.text.leng
 
 /** Each slice begins with an empty store: what grows would slow down who comes later. */
 function running(peer) {
-  let process
   let number = 0
   return {
     name: peer.name,
-    before: () => {
-      process = peer.process(peer.store(), times)
+    run: () => {
+      const process = peer.process(peer.store(), times)
+      return slice({ op: async () => isRight(await process.attempt(requestOf((number += 1)), handler)), inFlight, ms })
     },
-    op: async () => isRight(await process.attempt(requestOf((number += 1)), handler)),
   }
 }
 
@@ -44,7 +43,8 @@ async function replaying(peer) {
   const mustNotRun = async () => {
     throw new Error('a replay ran the handler')
   }
-  return { name: peer.name, op: async () => isRight(await process.attempt(requestOf(Math.floor(random() * replayedKeys)), mustNotRun)) }
+  const op = async () => isRight(await process.attempt(requestOf(Math.floor(random() * replayedKeys)), mustNotRun))
+  return { name: peer.name, run: () => slice({ op, inFlight, ms }) }
 }
 
 async function storeCalls(peer) {
@@ -59,8 +59,8 @@ async function storeCalls(peer) {
 }
 
 const timed = peers.filter(({ isTimed }) => isTimed)
-const runs = await interleaved(timed.map(running), { ...settings, inFlight })
-const replays = await interleaved(await Promise.all(timed.map(replaying)), { ...settings, inFlight })
+const runs = await interleaved(timed.map(running), settings)
+const replays = await interleaved(await Promise.all(timed.map(replaying)), settings)
 const answers = []
 for (const peer of peers) {
   const rows = await judge(peer, keysAScenario)

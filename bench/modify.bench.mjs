@@ -8,10 +8,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { Redis } from 'ioredis'
-import { demand, hapax, interleaved, options, report, table, versions } from './harness.mjs'
+import { demand, hapax, interleaved, options, report, slice, table, versions } from './harness.mjs'
 import { redisServer, redisVersion } from './redis.mjs'
 
 const settings = options()
+const { ms } = settings
 const callers = 400
 /** What a round trip to Redis over the loopback takes at best. */
 const delayMs = 0.2
@@ -50,25 +51,23 @@ function remote(kv, ms) {
 /** A contender on a store: counts up, and checks that no number is given twice. */
 function counting(name, kind, kv, calls) {
   const numbers = scoped(kv, 'n', { codec: json() })
-  let [given, lastSeen, callsBefore] = [0, 0, 0]
+  let lastSeen = 0
   const perOp = []
+  const op = async () => {
+    const { entry } = await modify(numbers, 'hot', (value = 0) => value + 1)
+    const right = entry.value === lastSeen + 1
+    lastSeen = entry.value
+    return right
+  }
   return {
     name,
     kind,
     perOp,
-    op: async () => {
-      const { entry } = await modify(numbers, 'hot', (value = 0) => value + 1)
-      given += 1
-      const right = entry.value === lastSeen + 1
-      lastSeen = entry.value
-      return right
-    },
-    before: () => {
-      callsBefore = calls.count
-      given = 0
-    },
-    after: () => {
-      perOp.push((calls.count - callsBefore) / given)
+    run: async () => {
+      const before = calls.count
+      const one = await slice({ op, inFlight: callers, ms })
+      perOp.push((calls.count - before) / one.ops)
+      return one
     },
     finish: async () => {
       const { entry } = await numbers.get('hot')
@@ -98,19 +97,19 @@ try {
     const client = new Redis({ host: '127.0.0.1', port: server.port, enableAutoPipelining: true })
     closing.push(() => client.disconnect())
     let last = 0
+    const op = async () => {
+      const value = await client.incr('hot')
+      const right = value === last + 1
+      last = value
+      return right
+    }
     contenders.push({
       name: 'INCR, ioredis autopipelining',
       kind: 'network',
-      serverCpu: server.serverCpu,
-      op: async () => {
-        const value = await client.incr('hot')
-        const right = value === last + 1
-        last = value
-        return right
-      },
+      run: () => slice({ op, inFlight: callers, ms, serverCpu: server.serverCpu }),
     })
   }
-  const rows = await interleaved(contenders, { ...settings, inFlight: callers })
+  const rows = await interleaved(contenders, settings)
   for (const contender of ours) {
     const row = rows.find(({ name }) => name === contender.name)
     row.storeCallsPerOp = Math.max(...contender.perOp)

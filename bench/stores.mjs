@@ -25,7 +25,6 @@ export async function hapaxStore({ dir, durability, name = `hapax ${durability}`
   return {
     name,
     kind: 'in process',
-    kv,
     create: async (key, number) => (await kv.create(key, bytesOf(number))).ok,
     get: async (key) => (await kv.get(key)).entry?.value.length === valueBytes,
     update: async (key, number) => (await kv.update(key, bytesOf(number))).ok,
@@ -61,14 +60,13 @@ function counted(client, make, change) {
   }
 }
 
-export async function ioredisStore(server, name) {
-  const client = new Redis({ host: '127.0.0.1', port: server.port, enableAutoPipelining: true })
+export async function ioredisStore({ port, label }) {
+  const client = new Redis({ host: '127.0.0.1', port, enableAutoPipelining: true })
   client.defineCommand('compareAndSet', { numberOfKeys: 1, lua: compareAndSet })
   await client.ping()
   return {
-    name: `ioredis ${name}`,
+    name: `ioredis ${label}`,
     kind: 'network',
-    serverCpu: server.serverCpu,
     create: async (key, number) => (await client.set(key, textOf(number), 'NX')) === 'OK',
     get: async (key) => (await client.get(key)).length === valueBytes,
     update: async (key, number) => (await client.set(key, textOf(number), 'XX')) === 'OK',
@@ -81,7 +79,7 @@ export async function ioredisStore(server, name) {
   }
 }
 
-export async function nodeRedisStore(server, name) {
+export async function nodeRedisStore({ port, label }) {
   const script = defineScript({
     NUMBER_OF_KEYS: 1,
     SCRIPT: compareAndSet,
@@ -91,12 +89,11 @@ export async function nodeRedisStore(server, name) {
     },
     transformReply: (reply) => reply,
   })
-  const client = createClient({ socket: { host: '127.0.0.1', port: server.port }, scripts: { compareAndSet: script } })
+  const client = createClient({ socket: { host: '127.0.0.1', port }, scripts: { compareAndSet: script } })
   await client.connect()
   return {
-    name: `redis ${name}`,
+    name: `redis ${label}`,
     kind: 'network',
-    serverCpu: server.serverCpu,
     create: async (key, number) => (await client.set(key, textOf(number), { condition: 'NX' })) === 'OK',
     get: async (key) => (await client.get(key)).length === valueBytes,
     update: async (key, number) => (await client.set(key, textOf(number), { condition: 'XX' })) === 'OK',
