@@ -580,6 +580,15 @@ describe('a step', () => {
     expect(await payments.inspect(request)).toMatchObject({ state: 'completed', steps: [{ name: 'charge' }], bodyBytes: 6 })
   })
 
+  test('of a handler that streams runs without the record, which has ended for good at the first byte (T12)', async () => {
+    const { process, store } = world()
+    const run = (await process().claim(doorRequest)) as Run
+    expect(await run.unstored({ status: 200 }, 'streamed')).toEqual({ type: 'saved' })
+    store.reset()
+    expect(await run.once.step('late', ({ key }) => key.length)).toBe(43)
+    expect(store.counts().total).toBe(0)
+  })
+
   test('that begins after the end is refused', async () => {
     const { process } = world()
     let kept: Once | undefined

@@ -65,6 +65,8 @@ export class HeldRun implements Run {
   #isEnding = false
   #isOver = false
   #isReleaseAsked = false
+  /** The record has ended for good and the handler goes on: nobody else will run, so its steps need no record. */
+  #isStreamed = false
   #isStepBegun: boolean
   #renewTimer: unknown
   #lapseTimer: unknown
@@ -105,6 +107,7 @@ export class HeldRun implements Run {
     const outcome =
       (await this.#end({ type: 'unstored', head, reason }, saved)) ?? (await this.#end({ type: 'unstored', head: null, reason }, saved))
     assert(outcome, 'an unstored answer without its head fits every record')
+    this.#isStreamed = reason === 'streamed' && outcome.type === 'saved'
     return outcome
   }
 
@@ -172,8 +175,10 @@ export class HeldRun implements Run {
     if (typeof name !== 'string' || name === '' || name.length > stepNameLengthMax)
       throw stepInvalid(`a step's name must have 1 to ${stepNameLengthMax} characters`)
     if (this.#names.has(name)) throw stepInvalid(`two steps of this run are named '${name}'`)
-    if (this.#isEnding) throw stepInvalid(`step '${name}' begins after the run has ended`)
-    if (this.#version !== undefined && !this.#isOwned()) throw new KvError('CLAIM_LOST')
+    if (!this.#isStreamed) {
+      if (this.#isEnding) throw stepInvalid(`step '${name}' begins after the run has ended`)
+      if (this.#version !== undefined && !this.#isOwned()) throw new KvError('CLAIM_LOST')
+    }
     if (this.#names.size >= stepsMax) throw stepInvalid(`a run has at most ${stepsMax} steps`)
     this.#names.add(name)
     const finished = this.#record.steps.find((step) => step.name === name)
@@ -375,7 +380,7 @@ export class HeldRun implements Run {
   }
 
   #tell(type: IdempotencyEvent['type'], more: Partial<IdempotencyEvent>): void {
-    tell(this.#settings.name, this.#storeKey, () => ({ type, attempt: this.#record.attempt, ...more }))
+    tell(this.#settings.name, this.#storeKey, { type, attempt: this.#record.attempt, ...more })
   }
 
   #tellEnd(event: Event | 'destroy'): void {

@@ -3,10 +3,10 @@
  * Invariant: a handler begins only after this process wrote a claim that says so, and the store said that the write stands.
  * Why the claim loop never ends in "run without a claim": a record that vanishes between two calls is a reason to try again (T17).
  */
+import { randomUUID } from 'node:crypto'
 import { jsonText, NotJsonError } from '../../core/base/json.ts'
 import type { EpochMs } from '../../core/base/types.ts'
 import { invalid, KvError } from '../../core/kv/errors.ts'
-import { newId } from '../../core/kv/id.ts'
 import { checkDuration, need } from '../../core/kv/limits.ts'
 import { HeldRun, valueOf } from './claim.ts'
 import { tell, type IdempotencyEvent } from './events.ts'
@@ -144,7 +144,7 @@ class Engine implements Idempotency {
   async #attempt(storeKey: string, request: ClaimRequest): Promise<Claim> {
     const settings = this.#settings
     const budget = new Budget(settings, settings.storeDeadlineMs)
-    const owner = newId()
+    const owner = randomUUID() // not a ULID: the order of owners means nothing, and `ulid` takes a quarter of the import's time
     try {
       for (let turn = 0; turn < claimTurnsMax; turn++) {
         const sentAt = settings.elapsed()
@@ -209,7 +209,7 @@ class Engine implements Idempotency {
     if (settings.onStoreError === 'reject') {
       return { type: 'refused', refusal: 'store-unavailable', retryAfterMs: this.#jittered(settings.storeDeadlineMs), cause }
     }
-    const record = claimed(newId(), request.fingerprint, settings.leaseMs)
+    const record = claimed(randomUUID(), request.fingerprint, settings.leaseMs)
     return new HeldRun({ settings, storeKey, request, record, version: undefined, storeNow: 0 as EpochMs, sentAt: 0, onEnd: () => {} })
   }
 
@@ -294,7 +294,7 @@ class Engine implements Idempotency {
   }
 
   #tell(storeKey: string, event: Omit<IdempotencyEvent, 'name' | 'id'>): void {
-    tell(this.name, storeKey, () => event)
+    tell(this.name, storeKey, event)
   }
 }
 

@@ -16,7 +16,7 @@ import type { Json } from '../../core/base/json.ts'
 import type { EpochMs } from '../../core/base/types.ts'
 import { KvError } from '../../core/kv/errors.ts'
 import type { IdempotencyRecord } from './rules.ts'
-import type { Fingerprint, StepRecord, UnstoredReason } from './types.ts'
+import type { Fingerprint, UnstoredReason } from './types.ts'
 
 const magic = 0x68
 export const formatVersion = 1
@@ -68,22 +68,24 @@ export function decodeRecord(bytes: Uint8Array): IdempotencyRecord {
   return recordOf(fields, bytes.subarray(bodyAt))
 }
 
-function fieldsOf(record: IdempotencyRecord): Fields {
-  const { state: st, fingerprint: fp, attempt: at, owner: ow, writes: wr, steps } = record
-  const common: Fields = { st, fp, at, ow, wr, ...(steps.length === 0 ? undefined : { sp: steps.map(pairOf) }) }
-  switch (record.state) {
-    case 'claimed':
-      return { ...common, lm: record.leaseMs, le: record.leaseEndsAt }
-    case 'completed':
-      return { ...common, hd: record.answer.head }
-    case 'unstored':
-      return { ...common, hd: record.head, rs: record.reason }
-    default:
-      return common
+/** One shape for all states: members that are undefined are not written. */
+function fieldsOf(record: IdempotencyRecord): { readonly [Name in keyof Fields]: Fields[Name] | undefined } {
+  const { state, steps } = record
+  const isClaimed = state === 'claimed'
+  const isUnstored = state === 'unstored'
+  return {
+    st: state,
+    fp: record.fingerprint,
+    at: record.attempt,
+    ow: record.owner,
+    wr: record.writes,
+    sp: steps.length === 0 ? undefined : steps.map(({ name, result }) => (result === undefined ? [name] : [name, result])),
+    lm: isClaimed ? record.leaseMs : undefined,
+    le: isClaimed ? record.leaseEndsAt : undefined,
+    hd: state === 'completed' ? record.answer.head : isUnstored ? record.head : undefined,
+    rs: isUnstored ? record.reason : undefined,
   }
 }
-
-const pairOf = ({ name, result }: StepRecord): [string, string?] => (result === undefined ? [name] : [name, result])
 
 function recordOf(fields: Fields, body: Uint8Array): IdempotencyRecord {
   const { fp: fingerprint, at: attempt, ow: owner, wr: writes, hd = null, rs } = fields

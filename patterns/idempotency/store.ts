@@ -62,7 +62,16 @@ export class Budget {
       const giveUp = (): void => reject(new KvError('UNKNOWN_OUTCOME', { message: 'the store did not answer within the deadline' }))
       if (this.#isOver) return giveUp()
       this.#cancel = giveUp
-      call().then(resolve, reject)
+      call().then(
+        (result) => {
+          this.#cancel = undefined
+          resolve(result)
+        },
+        (error: unknown) => {
+          this.#cancel = undefined
+          reject(error)
+        },
+      )
     })
   }
 
