@@ -107,7 +107,7 @@ export class HeldRun implements Run {
     const outcome =
       (await this.#end({ type: 'unstored', head, reason }, saved)) ?? (await this.#end({ type: 'unstored', head: null, reason }, saved))
     assert(outcome, 'an unstored answer without its head fits every record')
-    this.#isStreamed = reason === 'streamed' && outcome.type === 'saved'
+    this.#isStreamed = reason === 'streamed'
     return outcome
   }
 
@@ -175,6 +175,7 @@ export class HeldRun implements Run {
     if (typeof name !== 'string' || name === '' || name.length > stepNameLengthMax)
       throw stepInvalid(`a step's name must have 1 to ${stepNameLengthMax} characters`)
     if (this.#names.has(name)) throw stepInvalid(`two steps of this run are named '${name}'`)
+    if (this.#isLost) throw new KvError('CLAIM_LOST')
     if (!this.#isStreamed) {
       if (this.#isEnding) throw stepInvalid(`step '${name}' begins after the run has ended`)
       if (this.#version !== undefined && !this.#isOwned()) throw new KvError('CLAIM_LOST')
