@@ -33,13 +33,15 @@ const bank = bankAt(Number(process.env.BANK_PORT))
 
 // 2. Idempotency. `resume`: after a crash the handler runs again, and its finished steps answer from the record.
 //    The lease is short because people watch: so long does a retry wait after a crash, at most.
-const settings = { kv, retention: '24h', lease: (process.env.LEASE ?? '2s') as Duration, final: 'stripe', afterCrash: 'resume' } as const
-// A repetition waits a while for the first answer. Stripe's clients are told 409 at once, as Stripe does.
-const payments = idempotency({ ...settings, name: 'payments', wait: '5s' })
+const settings = { kv, retention: '24h', lease: (process.env.LEASE ?? '2s') as Duration, afterCrash: 'resume' } as const
+// A 500 of the shop is not final: the same key may try again, and the bank knows its step. A repetition waits a while for the first answer.
+// Stripe keeps a 500 as well, and says 409 at once.
+const payments = idempotency({ ...settings, name: 'payments', final: 'draft', wait: '5s' })
+const stripe = idempotency({ ...settings, name: 'stripe', final: 'stripe' })
 const once = { scope: customerOf, required: true }
 
 const app = express().disable('x-powered-by')
-app.use('/v1', stripeApi({ kv, bank, payments: idempotency({ ...settings, name: 'stripe' }) }))
+app.use('/v1', stripeApi({ kv, bank, payments: stripe }))
 
 app.post(
   '/orders',

@@ -63,8 +63,9 @@ async function send(what: string, key: string, path: string, body: unknown): Pro
   }
 }
 
-const isNotNow = ({ status, body }: Exchange): boolean =>
-  status === undefined || status === 503 || (status === 409 && /in[ -_]?flight|in[ -]progress/i.test(body))
+const retryAfterOf = ({ headers }: Exchange): string | undefined => headers.find(([name]) => name === 'retry-after')?.[1]
+const isNotNow = (exchange: Exchange): boolean =>
+  exchange.status === undefined || exchange.status === 503 || (exchange.status === 409 && retryAfterOf(exchange) !== undefined)
 
 /** Sends until there is an answer that stays. Every exchange is shown. */
 async function sendUntilAnswered(
@@ -80,7 +81,7 @@ async function sendUntilAnswered(
       show(exchange)
       return exchange
     }
-    const retryAfter = Number(exchange.headers.find(([name]) => name === 'retry-after')?.[1] ?? 0.3)
+    const retryAfter = Number(retryAfterOf(exchange) ?? 0.3)
     show({ ...exchange, again: `same key again in ${retryAfter} s` })
     await new Promise((wake) => setTimeout(wake, Math.min(retryAfter, 5) * 1000))
   }

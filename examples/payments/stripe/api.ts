@@ -106,7 +106,8 @@ export function stripeApi({ kv, bank, payments }: StripeApiOptions): Router {
         code: 'payment_intent_unexpected_state',
       })
     }
-    const taker = `${run.operation} ${run.key}`
+    // Without a key nobody comes back for it: then each request stands for itself.
+    const taker = run.key === '' ? randomUUID() : `${run.operation} ${run.key}`
     const intent = await intents.change(account, id, (now) =>
       now.status === 'requires_payment_method' || now.status === 'requires_confirmation'
         ? { ...now, status: 'processing', payment_method: card, confirmedBy: taker }
@@ -205,7 +206,9 @@ export function stripeApi({ kv, bank, payments }: StripeApiOptions): Router {
     if (res.headersSent) return next(error)
     if (error.status !== undefined && error.status < 500) return invalid(res, error.message)
     console.error(error)
-    fail(res, 500, { type: 'api_error', message: 'Something broke here. Send it again with the same key.' })
+    // Kept under its key, so sending it again would only bring it back.
+    res.set('Stripe-Should-Retry', 'false')
+    fail(res, 500, { type: 'api_error', message: 'Something broke here. Retrieve the object to see what became of it.' })
   })
   return api
 }
