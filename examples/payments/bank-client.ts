@@ -1,7 +1,7 @@
 /**
  * How the shop asks the bank.
  * Invariant: every request carries the key of its step, so asking again, by us or after a crash, never books again.
- * Why no answer is a thrown error: whether the money moved is not known then. The claim is kept, and the next attempt asks with the same key.
+ * Why no answer is a thrown error: whether the money moved is not known then, and only the same key can tell.
  */
 import type { Step } from 'hapax/idempotency'
 
@@ -15,7 +15,7 @@ export interface Bank {
 }
 
 /** A bank that stumbles is asked again with the same key, so often and after so many milliseconds. */
-const retryDelaysMs = [50, 200, 800]
+const retryDelaysMs = [50, 200, 800, 2_000]
 /** Longer than a bank takes, shorter than a customer waits. */
 const timeoutMs = 10_000
 

@@ -68,6 +68,24 @@ test('SIGINT ends it with code 0 as well, and DATA_DIR keeps orders, answers and
   }
 })
 
+test.runIf(process.platform === 'linux')(
+  'a bank that dies after it has booked is asked again with the same key: one charge (G28)',
+  async () => {
+    const shop = await startShop({ BANK_DELAY_MS: '60000', LEASE: '10s' })
+    const { url } = shop
+    try {
+      const paying = postUntilAnswered(`${url}/payments`, 'b', { order: '1001', amount: 2990 })
+      while ((await ledgerOf(url, '1001')).booked === 0) await new Promise((wake) => setTimeout(wake, 20))
+      shop.killBank()
+      const paid = await paying
+      expect(paid.status).toBe(201)
+      expect(await ledgerOf(url, '1001')).toMatchObject({ charges: 1, booked: 1, asked: 1 })
+    } finally {
+      await shop.end('SIGTERM')
+    }
+  },
+)
+
 test('no child outlives a supervisor that is killed (G30)', async () => {
   const shop = await startShop()
   expect((await shop.end('SIGKILL')).processesLeft).toEqual([])

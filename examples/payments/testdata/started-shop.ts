@@ -15,13 +15,17 @@ export interface StartedShop {
   readonly url: string
   readonly port: number
   readonly output: () => string
+  /** As a crash of the bank. */
+  killBank(): void
   /** Waits for the end after a signal. */
   end(signal: NodeJS.Signals): Promise<{ readonly code: number | null; readonly filesLeft: string[]; readonly processesLeft: number[] }>
 }
 
-/** Builds what is not built yet. */
+/** Builds what is not built yet. Two test files may do so at once: the loser of that race finds it built. */
 export function build(): void {
-  const built = spawnSync(process.execPath, ['tools/build.mjs'], { cwd: root, encoding: 'utf8' })
+  const run = () => spawnSync(process.execPath, ['tools/build.mjs'], { cwd: root, encoding: 'utf8' })
+  if (run().status === 0) return
+  const built = run()
   if (built.status !== 0) throw new Error(`the build failed:\n${built.stdout}${built.stderr}`)
 }
 
@@ -46,6 +50,9 @@ export async function startShop(env: NodeJS.ProcessEnv = {}, command: readonly s
     url,
     port: Number(new URL(url).port),
     output,
+    killBank() {
+      for (const pid of living(tmp, 'payments/bank.js')) process.kill(pid, 'SIGKILL')
+    },
     async end(signal) {
       child.kill(signal)
       const code = await gone
@@ -73,23 +80,31 @@ function firstUrl(child: ChildProcess, output: () => string): Promise<string> {
   )
 }
 
-/** Processes with this TMPDIR that are still there after a grace, in twentieths of a second. Linux alone can say; elsewhere none. */
+/** Living processes with this TMPDIR, and this file of the example if one is named. Linux alone can say; elsewhere none. */
+function living(tmp: string, file = ''): number[] {
+  if (process.platform !== 'linux') return []
+  const read = (pid: string, what: string): string => readFileSync(`/proc/${pid}/${what}`, 'latin1')
+  return readdirSync('/proc')
+    .filter((name) => {
+      try {
+        return (
+          /^\d+$/.test(name) &&
+          read(name, 'environ').includes(`TMPDIR=${tmp}\0`) &&
+          read(name, 'cmdline').includes(file) &&
+          !/^State:\s+Z/m.test(read(name, 'status'))
+        )
+      } catch {
+        return false // gone, or somebody else's
+      }
+    })
+    .map(Number)
+}
+
+/** Those that are still there after a grace, in twentieths of a second. */
 export async function processesOf(tmp: string, grace = 60): Promise<number[]> {
-  const look = (): number[] =>
-    process.platform !== 'linux'
-      ? []
-      : readdirSync('/proc')
-          .filter((name) => /^\d+$/.test(name))
-          .filter((name) => {
-            try {
-              return readFileSync(`/proc/${name}/environ`, 'latin1').includes(`TMPDIR=${tmp}\0`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${name}/status`, 'utf8'))
-            } catch {
-              return false
-            }
-          })
-          .map(Number)
-  for (let left = look(), waits = 0; ; left = look(), waits += 1) {
-    if (left.length === 0 || waits === grace) return left
+  for (let waits = 0; ; waits += 1) {
+    const left = living(tmp)
+    if (left.length === 0 || waits >= grace) return left
     await new Promise((wake) => setTimeout(wake, 50))
   }
 }
