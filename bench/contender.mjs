@@ -13,6 +13,8 @@ const self = fileURLToPath(import.meta.url)
 const keysAWorker = 16
 const workersMax = 128
 const fillAtOnce = 500
+/** Each contender is ended with the benchmark; Node takes more than ten listeners for a leak. */
+process.setMaxListeners(64)
 
 /** @returns a handle on a new process with that store, or why there is none: `{ missing }`. */
 export async function contender({ open, server, ...rest }) {
