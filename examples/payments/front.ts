@@ -67,7 +67,7 @@ export async function openFront({ port, shop, bank }: FrontOptions): Promise<Fro
     const file = req.method === 'GET' ? pageFiles[url.pathname] : undefined
     if (file) return void res.writeHead(200, { ...pageHeaders, 'content-type': file[1] }).end(readFileSync(new URL(file[0], pageFolder)))
     if (url.pathname.startsWith('/demo/')) return demo(req, res, url)
-    if (shop.port === undefined) return problem(res, 503, 'the shop is down; it is being started')
+    if (shop.port === undefined) return down(req, res)
     pass(req, res, shop.port, req.url ?? '/')
   })
 
@@ -104,7 +104,7 @@ export async function openFront({ port, shop, bank }: FrontOptions): Promise<Fro
       answer.pipe(res)
     })
     onward.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ECONNREFUSED') problem(res, 503, 'the shop is down; it is being started')
+      if (error.code === 'ECONNREFUSED') down(req, res)
       else cut()
     })
     res.on('close', () => {
@@ -172,6 +172,15 @@ function eventLog() {
       for (const watcher of watchers) watcher.end()
     },
   }
+}
+
+/** Stripe's clients look for `error` in the body and take everything else for the object that they asked for, whatever the status. */
+function down(req: IncomingMessage, res: ServerResponse): void {
+  const title = 'the shop is down; it is being started'
+  if (!req.url?.startsWith('/v1/')) return problem(res, 503, title)
+  if (res.headersSent || res.destroyed) return
+  const headers = { 'content-type': 'application/json', 'retry-after': '1', 'stripe-should-retry': 'true' }
+  res.writeHead(503, headers).end(`${JSON.stringify({ error: { type: 'api_error', message: title } })}\n`)
 }
 
 function problem(res: ServerResponse, status: number, title: string): void {

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Stripe from 'stripe'
 import { beforeAll, expect, test } from 'vitest'
+import { openFront } from './front.ts'
 import type { LedgerEntry } from './ledger.ts'
 import { build, ledgerOf, startShop } from './testdata/started-shop.ts'
 
@@ -93,6 +94,30 @@ test('a key in use is 409 idempotency_key_in_use with Retry-After; the client is
     expect(await ledgerOf(shop.url, 'held')).toMatchObject({ booked: 1, asked: 1 })
   } finally {
     await shop.end('SIGTERM')
+  }
+})
+
+test('while the shop is down the client gets an error and never takes it for an intent (G27)', async () => {
+  const away = { port: undefined, kill: () => false, tell: () => undefined }
+  const front = await openFront({ port: 0, shop: away, bank: away })
+  try {
+    const once = new Stripe('sk_test_demo', {
+      host: '127.0.0.1',
+      port: front.port,
+      protocol: 'http',
+      maxNetworkRetries: 0,
+      telemetry: false,
+    })
+    const created = once.paymentIntents.create({ amount: 1, currency: 'eur' })
+    await expect(created).rejects.toMatchObject({ type: 'StripeAPIError', statusCode: 503 })
+    const answer = await fetch(`http://127.0.0.1:${front.port}/orders/1001`)
+    expect([answer.status, answer.headers.get('retry-after'), answer.headers.get('content-type')]).toEqual([
+      503,
+      '1',
+      'application/problem+json',
+    ])
+  } finally {
+    await front.close()
   }
 })
 
