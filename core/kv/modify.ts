@@ -168,6 +168,8 @@ class Lane {
   #arrived = 0
   #running = false
   #refusals = 0
+  /** So many of those who wait are served one by one. */
+  #alone = 0
   #wake: () => void = () => undefined
 
   constructor(store: Store, key: string) {
@@ -274,7 +276,14 @@ class Lane {
           known = undefined // Others have gone on meanwhile: a read is as dear as the refusal that the old state would bring.
         }
       } catch (error) {
-        for (const caller of batch) caller.settle(() => caller.reject(error))
+        const faulted = batch.filter((caller) => !caller.settled)
+        if (faulted.length > 1 && isKvError(error) && error.retry === 'never' && error.code !== 'CLOSED') {
+          // The store refuses a value that our own checks let through: find whose it is.
+          this.#waiting.unshift(...faulted)
+          this.#alone = faulted.length
+          return undefined
+        }
+        for (const caller of faulted) caller.settle(() => caller.reject(error))
         return undefined
       }
     }
@@ -284,7 +293,10 @@ class Lane {
   #refill(batch: readonly Caller[]): Caller[] {
     if (this.#gone > 0) this.#sweep()
     const left = batch.filter((caller) => !caller.settled)
-    return [...left, ...this.#waiting.splice(0, modifyLimits.batchMax - left.length)]
+    const room = this.#alone > 0 ? 1 : modifyLimits.batchMax
+    const joined = this.#waiting.splice(0, Math.max(0, room - left.length))
+    this.#alone = Math.max(0, this.#alone - joined.length)
+    return joined.length === 0 ? left : [...left, ...joined]
   }
 
   async #read(batch: readonly Caller[]): Promise<Known> {
@@ -340,7 +352,8 @@ class Lane {
 
   #pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
-      this.#store.parts.after(ms, resolve, false)
+      if (ms >= 1) this.#store.parts.after(ms, resolve, false)
+      else setImmediate(resolve) // a store that fails at once must not hold the event loop
     })
   }
 
