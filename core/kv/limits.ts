@@ -87,10 +87,14 @@ export function need(kv: { readonly capabilities: Capabilities }, needs: Needs, 
 }
 
 export function resolveLimits(option: LimitsOption = 'wide'): Limits {
+  if (typeof option !== 'string' && (typeof option !== 'object' || option === null))
+    invalid('limits must be the name of a preset or an object')
   const { preset = 'wide', ...changes } = typeof option === 'string' ? { preset: option } : option
-  const base = limitPresets[preset] ?? invalid(`limits: there is no preset '${String(preset)}'`, "use 'wide' or 'juno'")
+  const base: Limits = Object.hasOwn(limitPresets, preset)
+    ? limitPresets[preset]
+    : invalid(`limits: there is no preset '${String(preset)}'`, "use 'wide' or 'juno'")
   for (const [name, value] of Object.entries(changes)) {
-    if (!(name in base)) invalid(`limits: unknown limit '${name}'`)
+    if (!Object.hasOwn(base, name)) invalid(`limits: unknown limit '${name}'`)
     if (!Number.isSafeInteger(value) || value < 1) invalid(`limits.${name} must be a whole number from 1, not ${String(value)}`)
   }
   return Object.freeze({ ...base, ...changes })

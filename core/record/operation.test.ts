@@ -1,349 +1,430 @@
-/** What each verb does to a record, and what a record remembers: `apply` alone, without any store. */
+/** apply: what each verb does, the memory of requests, and a dumb twin that random histories must agree with. */
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
-import { epochMs, type EpochMs, type Millis } from '../base/types.ts'
+import { expect, test } from 'vitest'
+import { epochMs, epochMsMax, type Millis } from '../base/types.ts'
 import type { ExpiryChange } from '../kv/expiry.ts'
-import type { Version } from '../kv/kv.ts'
-import { apply, completionRules, type Operation, type Outcome, type Request } from './operation.ts'
-import { completionsBytes, entryOf, forgettableAt, isForgettable, noCompletions, versionOf, type KeyRecord } from './record.ts'
+import type { Entry, Version } from '../kv/kv.ts'
+import { apply, completionRules, type CompletionRules, type Operation, type Outcome, type Request } from './operation.ts'
+import { entryOf, forgettableAt, isForgettable, requestToken, type KeyRecord, type Verb } from './record.ts'
 
-const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
-const at = (ms: number): EpochMs => epochMs(1_000_000 + ms)
-const life = completionRules.lifeMs
+const seed = Number(process.env.HAPAX_SEED ?? 1)
+const start = 1_767_225_600_000
+const value = new Uint8Array([1])
+const never: ExpiryChange = { type: 'never' }
+const keep: ExpiryChange = { type: 'keep' }
+const ttl = (ms: number): ExpiryChange => ({ type: 'set', ttlMs: ms as Millis })
 
-let count = 0
-const anonymous = (): Request => ({ session: `anonymous-${++count}`, sequence: 0, remember: false, done: 0, attempt: 1 })
-const named = (session: string, more: Partial<Request> = {}): Request => ({
+let names = 0
+/** A name that a store made up: not remembered. */
+const nameless = (): Request => ({ session: `made-up-${++names}`, sequence: 0, remember: false, done: 0, attempt: 1 })
+const named = (session: string, rest: Partial<Request> = {}): Request => ({
   session,
   sequence: 0,
   remember: true,
   done: 0,
   attempt: 1,
-  ...more,
+  ...rest,
 })
-const inSession = (sequence: number, done = 0, attempt = 1): Request => ({ session: 's', sequence, remember: true, done, attempt })
+const numbered = (sequence: number, rest: Partial<Request> = {}): Request => named('s', { sequence, ...rest })
 
-const never: ExpiryChange = { type: 'never' }
-const keep: ExpiryChange = { type: 'keep' }
-const ttl = (ms: number): ExpiryChange => ({ type: 'set', ttlMs: ms as Millis })
-const create = (value = 'a', request = anonymous(), expiry: ExpiryChange = never): Operation => ({
-  verb: 'create',
-  request,
-  value: bytes(value),
-  expiry,
-})
-const update = (value = 'b', request = anonymous(), ifVersion?: Version, expiry: ExpiryChange = keep): Operation => ({
-  verb: 'update',
-  request,
-  value: bytes(value),
-  expiry,
-  ifVersion,
-})
-const set = (value = 'c', request = anonymous(), ifVersion?: Version, expiry: ExpiryChange = keep): Operation => ({
-  verb: 'set',
-  request,
-  value: bytes(value),
-  expiry,
-  ifVersion,
-})
-const destroy = (request = anonymous(), ifVersion?: Version): Operation => ({ verb: 'destroy', request, ifVersion })
+interface Given {
+  readonly request?: Request
+  readonly value?: Uint8Array
+  readonly expiry?: ExpiryChange
+  readonly ifVersion?: Version | undefined
+}
+function operation(verb: Verb, given: Given = {}): Operation {
+  const { request = nameless(), ifVersion } = given
+  if (verb === 'create') return { verb, request, value: given.value ?? value, expiry: given.expiry ?? never }
+  if (verb === 'destroy') return { verb, request, ifVersion }
+  return { verb, request, value: given.value ?? value, expiry: given.expiry ?? keep, ifVersion }
+}
 
-/** A key and its history: each call goes on from where the last one left the record. */
-function key(record?: KeyRecord) {
-  const state = {
-    record,
-    do(operation: Operation, now: EpochMs, rules = completionRules): Outcome {
-      const decision = apply(operation, state.record, now, rules)
-      state.record = decision.record
-      return decision.outcome
-    },
-    live: (now: EpochMs) => entryOf(state.record, now),
+/** One key on one clock. */
+function key(rules?: CompletionRules) {
+  const state: { record: KeyRecord | undefined; now: number } = { record: undefined, now: start }
+  const run = (verb: Verb, given?: Given): Outcome => {
+    const decision = apply(operation(verb, given), state.record, epochMs(state.now), rules)
+    state.record = decision.record
+    return decision.outcome
   }
-  return state
+  const entry = (): Entry | undefined => entryOf(state.record, epochMs(state.now))
+  return { state, run, entry }
 }
-const versionIn = (outcome: Outcome): Version => {
-  if (outcome.type === 'missing' || outcome.type === 'fault' || !outcome.entry) throw new Error(`no entry in ${outcome.type}`)
-  return outcome.entry.version
+const entryIn = (outcome: Outcome): Entry => {
+  if (outcome.type === 'missing' || outcome.type === 'fault' || outcome.entry === undefined) throw new Error(`no entry in ${outcome.type}`)
+  return outcome.entry
 }
 
-describe('verbs', () => {
-  test('create makes an absent key and refuses a present one with its entry', () => {
-    const k = key()
-    const made = k.do(create('a'), at(0))
-    expect(made).toMatchObject({ type: 'applied', entry: { value: bytes('a'), createdAt: at(0) } })
-    const before = k.record
-    expect(k.do(create('x'), at(1))).toEqual({ type: 'exists', entry: k.live(at(1)) })
-    expect(k.record).toBe(before)
-  })
-  test('update and destroy with ifVersion refuse an absent key as missing, update also without', () => {
-    for (const operation of [
-      update(),
-      update('b', anonymous(), 'v' as Version),
-      set('c', anonymous(), 'v' as Version),
-      destroy(anonymous(), 'v' as Version),
-    ]) {
-      const k = key()
-      expect(k.do(operation, at(0))).toEqual({ type: 'missing' })
-      expect(k.record).toBeUndefined()
+test('each verb applies or refuses as the table says', () => {
+  const other = 'another' as Version
+  const table: readonly [Verb, 'alive' | 'absent', 'none' | 'same' | 'other', Outcome['type']][] = [
+    ['create', 'absent', 'none', 'applied'],
+    ['create', 'alive', 'none', 'exists'],
+    ['update', 'absent', 'none', 'missing'],
+    ['update', 'absent', 'other', 'missing'],
+    ['update', 'alive', 'none', 'applied'],
+    ['update', 'alive', 'same', 'applied'],
+    ['update', 'alive', 'other', 'version'],
+    ['set', 'absent', 'none', 'applied'],
+    ['set', 'absent', 'other', 'missing'],
+    ['set', 'alive', 'none', 'applied'],
+    ['set', 'alive', 'same', 'applied'],
+    ['set', 'alive', 'other', 'version'],
+    ['destroy', 'absent', 'none', 'applied'],
+    ['destroy', 'absent', 'other', 'missing'],
+    ['destroy', 'alive', 'none', 'applied'],
+    ['destroy', 'alive', 'same', 'applied'],
+    ['destroy', 'alive', 'other', 'version'],
+  ]
+  for (const [verb, life, condition, expected] of table) {
+    for (const death of ['expired', 'destroyed', 'unheard'] as const) {
+      const { run, entry, state } = key()
+      if (life === 'alive' || death !== 'unheard') run('create', { expiry: ttl(10) })
+      if (life === 'absent' && death === 'expired') state.now += 10
+      if (life === 'absent' && death === 'destroyed') run('destroy')
+      const before = state.record
+      const outcome = run(verb, { ifVersion: condition === 'none' ? undefined : condition === 'same' ? entry()?.version : other })
+      const row = `${verb}, ${life} (${death}), ifVersion ${condition}`
+      expect(outcome.type, row).toBe(expected)
+      if (expected !== 'applied') expect(state.record, `${row}: a refusal changes nothing`).toBe(before)
+      if (expected === 'exists' || expected === 'version') expect(entryIn(outcome), row).toEqual(entry())
     }
-  })
-  test.each(['update', 'set', 'destroy'] as const)('%s refuses another version with the present entry and changes nothing', (verb) => {
-    const k = key()
-    const old = versionIn(k.do(create(), at(0)))
-    k.do(update(), at(1))
-    const before = k.record
-    const operation =
-      verb === 'destroy' ? destroy(anonymous(), old) : verb === 'set' ? set('x', anonymous(), old) : update('x', anonymous(), old)
-    expect(k.do(operation, at(2))).toEqual({ type: 'version', entry: k.live(at(2)) })
-    expect(k.record).toBe(before)
-  })
-  test('set makes an absent key and changes a present one, whose creation it keeps', () => {
-    const k = key()
-    expect(k.do(set('a'), at(0))).toMatchObject({ type: 'applied', entry: { createdAt: at(0) } })
-    expect(k.do(set('b'), at(5))).toMatchObject({ type: 'applied', entry: { value: bytes('b'), createdAt: at(0) } })
-  })
-  test('destroy gives what was there, and applies to nothing too', () => {
-    const k = key()
-    expect(k.do(destroy(), at(0))).toEqual({ type: 'applied', entry: undefined })
-    k.do(create('a'), at(1))
-    expect(k.do(destroy(), at(2))).toMatchObject({ type: 'applied', entry: { value: bytes('a') } })
-    expect(k.live(at(2))).toBeUndefined()
-  })
+  }
 })
 
-describe('expiry', () => {
-  test('an entry is alive until its instant and dead at it', () => {
-    const k = key()
-    k.do(create('a', anonymous(), ttl(10)), at(0))
-    expect(k.live(at(9))).toBeDefined()
-    expect(k.live(at(10))).toBeUndefined()
-    expect(k.do(update(), at(10))).toEqual({ type: 'missing' })
-    expect(k.do(create('b'), at(10))).toMatchObject({ type: 'applied' })
-  })
-  test.each<[string, ExpiryChange, number | undefined]>([
-    ['keep keeps', keep, 100],
-    ['never takes it away', never, undefined],
-    ['set counts from now', ttl(30), 80],
-    ['extend does not shorten', { type: 'extend', ttlMs: 30 as Millis }, 100],
-    ['extend lengthens', { type: 'extend', ttlMs: 70 as Millis }, 120],
-    ['until is an instant', { type: 'until', at: at(75) }, 75],
-  ])('%s', (_name, expiry, expected) => {
-    const k = key()
-    k.do(create('a', anonymous(), ttl(100)), at(0))
-    k.do(update('b', anonymous(), undefined, expiry), at(50))
-    expect(k.record?.expiresAt).toBe(expected === undefined ? 0 : at(expected))
-  })
-  test('extend leaves an entry that never dies, and counts from now where there was none', () => {
-    const k = key()
-    k.do(create(), at(0))
-    k.do(update('b', anonymous(), undefined, { type: 'extend', ttlMs: 5 as Millis }), at(1))
-    expect(k.record?.expiresAt).toBe(0)
-    const other = key()
-    other.do(set('b', anonymous(), undefined, { type: 'extend', ttlMs: 5 as Millis }), at(1))
-    expect(other.record?.expiresAt).toBe(at(6))
-  })
+test('an entry is dead at the very instant of its expiry, and alive a millisecond before', () => {
+  const { run, entry, state } = key()
+  run('create', { expiry: ttl(1_000) })
+  state.now = start + 999
+  expect(entry()?.expiresAt).toBe(start + 1_000)
+  expect(run('create').type).toBe('exists')
+  state.now = start + 1_000
+  expect(entry()).toBeUndefined()
+  expect(run('update').type).toBe('missing')
+  expect(run('create').type).toBe('applied')
 })
 
-describe('versions', () => {
-  test('never repeat: destroy and create in one millisecond, and under a clock that steps back', () => {
-    const k = key()
-    const seen = new Set<Version>()
-    for (const now of [at(0), at(0), at(-500), at(-500), at(3)]) {
-      for (const operation of [create(), update(), destroy()]) {
-        const outcome = k.do(operation, now)
-        if (operation.verb !== 'destroy') {
-          expect(seen).not.toContain(versionIn(outcome))
-          seen.add(versionIn(outcome))
-        }
-      }
-    }
-    expect(seen.size).toBe(10)
-  })
-  test('content times only rise', () => {
-    const k = key()
-    k.do(create(), at(100))
-    k.do(update(), at(0))
-    expect(k.record?.lastModifiedAt).toBe(at(101))
-  })
+test('expiry is kept, set, extended, fixed and lifted as asked', () => {
+  const after = (before: ExpiryChange, change: ExpiryChange, verb: Verb = 'update'): number | undefined => {
+    const { run } = key()
+    run('create', { expiry: before })
+    const { expiresAt } = entryIn(run(verb, { expiry: change }))
+    return expiresAt === undefined ? undefined : expiresAt - start
+  }
+  const extend = (ms: number): ExpiryChange => ({ type: 'extend', ttlMs: ms as Millis })
+  for (const verb of ['update', 'set'] as const) {
+    expect(after(ttl(50), keep, verb)).toBe(50)
+    expect(after(never, keep, verb)).toBeUndefined()
+    expect(after(ttl(50), ttl(20), verb)).toBe(20)
+    expect(after(ttl(50), extend(20), verb)).toBe(50)
+    expect(after(ttl(50), extend(80), verb)).toBe(80)
+    expect(after(never, extend(80), verb), 'what never dies is not shortened').toBeUndefined()
+    expect(after(ttl(50), { type: 'until', at: epochMs(start + 7) }, verb)).toBe(7)
+    expect(after(ttl(50), never, verb)).toBeUndefined()
+  }
+  expect(entryIn(key().run('set', { expiry: extend(80) })).expiresAt, 'extend on an absent key lives so long').toBe(start + 80)
+  expect(entryIn(key().run('set', { expiry: keep })).expiresAt).toBeUndefined()
+  expect(entryIn(key().run('create', { expiry: ttl(epochMsMax) })).expiresAt).toBe(epochMsMax)
 })
 
-describe('completions (R6 to R10)', () => {
-  test('a repeated request is applied once and gets its first answer, whatever came after', () => {
-    const k = key()
-    const first = k.do(create('a', named('r')), at(0))
-    k.do(update('b'), at(1))
-    expect(k.do(create('a', named('r')), at(2))).toEqual(first)
-    k.do(destroy(), at(3))
-    expect(k.do(create('a', named('r')), at(4))).toEqual(first)
-    expect(k.live(at(4))).toBeUndefined()
-  })
-  test('without a request id nothing is remembered', () => {
-    const k = key()
-    for (const operation of [create(), update(), set(), destroy()]) k.do(operation, at(0))
-    expect(k.record?.completions).toBe(noCompletions)
-    expect(isForgettable(k.record as KeyRecord, at(0), life)).toBe(true)
-  })
-  test('a destroy that is repeated after another create does not destroy that one', () => {
-    const k = key()
-    k.do(create('a'), at(0))
-    k.do(destroy(named('d')), at(1))
-    k.do(create('b'), at(2))
-    expect(k.do(destroy(named('d')), at(3))).toEqual({ type: 'applied', entry: undefined })
-    expect(k.live(at(3))?.value).toEqual(bytes('b'))
-  })
-  test('a refusal is remembered from the second sending on (R9), on an absent key too', () => {
-    const k = key()
-    expect(k.do(update('b', inSession(1)), at(0))).toEqual({ type: 'missing' })
-    expect(k.record).toBeUndefined()
-    expect(k.do(update('b', inSession(1, 0, 2)), at(1))).toEqual({ type: 'missing' })
-    k.do(create('a'), at(2))
-    expect(k.do(update('b', inSession(1, 0, 3)), at(3))).toEqual({ type: 'missing' })
-    expect(k.live(at(3))?.value).toEqual(bytes('a'))
-  })
-  test('a remembered refusal comes with its entry, or says that the entry is gone', () => {
-    const k = key()
-    k.do(create('a'), at(0))
-    const refused = k.do(create('x', inSession(1, 0, 2)), at(1))
-    expect(refused).toMatchObject({ type: 'exists', entry: { value: bytes('a') } })
-    expect(k.do(create('x', inSession(1, 0, 3)), at(2))).toEqual(refused)
-    k.do(update('b'), at(3))
-    expect(k.do(create('x', inSession(1, 0, 4)), at(4))).toEqual({ type: 'fault', code: 'ANSWER_GONE' })
-  })
-  test('a completion lives by the wall clock of its recording (R8) and no longer than its life', () => {
-    const k = key()
-    k.do(create('a'), at(0))
-    k.do(update('b', named('r')), at(10))
-    k.do(update('c'), at(life))
-    expect(k.do(update('b', named('r')), at(10 + life - 1))).toMatchObject({ type: 'applied' })
-    expect(k.live(at(life))?.value).toEqual(bytes('c'))
-    k.do(update('d', named('r')), at(10 + life))
-    expect(k.live(at(10 + life))?.value).toEqual(bytes('d'))
-  })
-  test('a create whose completion is too old is still known by the life that it began, alive or dead', () => {
-    const k = key()
-    const first = k.do(create('a', named('r')), at(0))
-    k.do(update('b'), at(1))
-    expect(k.do(create('a', named('r')), at(2 * life))).toEqual(first)
-    k.do(destroy(), at(2 * life + 1))
-    expect(k.do(create('a', named('r')), at(2 * life + 2))).toMatchObject({ type: 'applied' })
-    expect(k.live(at(2 * life + 2))).toBeUndefined()
-  })
-  test('what a session says is done leaves at once, and may not be sent again', () => {
-    const k = key()
-    k.do(create('0', inSession(1)), at(0))
-    for (let sequence = 2; sequence <= 50; sequence++) k.do(update(String(sequence), inSession(sequence, sequence - 1)), at(sequence))
-    expect(k.record?.completions.entries.map((entry) => entry.sequence)).toEqual([49, 50])
-    expect(k.do(update('x', inSession(3)), at(60))).toEqual({ type: 'fault', code: 'REQUEST_ID_REUSED' })
-    expect(k.live(at(60))?.value).toEqual(bytes('50'))
-  })
-  test('a session speaks only for itself', () => {
-    const k = key()
-    k.do(create('a', { ...inSession(1), session: 'other' }), at(0))
-    k.do(update('b', inSession(5, 5)), at(1))
-    expect(k.record?.completions.entries.map((entry) => entry.session)).toEqual(['other', 's'])
-  })
-  test('full refuses without effect and never forgets by count (R7); a quarter is kept for what changes something', () => {
-    const rules = { ...completionRules, bytesMax: 1_000_000, countMax: 8 }
-    const k = key()
-    k.do(create('a'), at(0), rules)
-    for (let index = 0; index < 6; index++) k.do(create('x', named(`refused-${index}`, { attempt: 2 })), at(1), rules)
-    expect(k.do(create('x', named('one-more', { attempt: 2 })), at(1), rules)).toEqual({ type: 'fault', code: 'RECORD_LOCKED' })
-    expect(k.do(update('b', named('u1')), at(1), rules)).toMatchObject({ type: 'applied' })
-    expect(k.do(update('c', named('u2')), at(1), rules)).toMatchObject({ type: 'applied' })
-    const before = k.record
-    expect(k.do(update('d', named('u3')), at(1), rules)).toEqual({ type: 'fault', code: 'RECORD_LOCKED' })
-    expect(k.record).toBe(before)
-    expect(k.do(update('d', named('u3')), at(1 + life), rules)).toMatchObject({ type: 'applied' })
-  })
-  test('is bounded in bytes', () => {
-    const k = key()
-    k.do(create('a'), at(0))
-    let locked = 0
-    for (let index = 0; index < 2_000; index++) if (k.do(update('b', named(`request-${index}`)), at(1)).type === 'fault') locked++
-    expect(locked).toBeGreaterThan(0)
-    expect(completionsBytes(k.record?.completions ?? noCompletions)).toBeLessThanOrEqual(completionRules.bytesMax)
-  })
-  test('one name for two verbs is refused', () => {
-    const k = key()
-    k.do(create('a', named('r')), at(0))
-    expect(k.do(update('b', named('r')), at(1))).toEqual({ type: 'fault', code: 'REQUEST_ID_REUSED' })
-    expect(k.live(at(1))?.value).toEqual(bytes('a'))
-  })
-  test('outlives destroy, and a tombstone goes when nothing is remembered any more', () => {
-    const k = key()
-    k.do(create('a', named('c')), at(0))
-    k.do(destroy(named('d')), at(5))
-    const record = k.record as KeyRecord
-    expect(isForgettable(record, at(5 + life - 1), life)).toBe(false)
-    expect(isForgettable(record, at(5 + life), life)).toBe(true)
-    expect(forgettableAt(record, life)).toBe(at(5 + life))
-  })
+test('a write with an instant that has passed is applied, and dead at once', () => {
+  const { run, entry } = key()
+  run('create')
+  expect(entryIn(run('update', { expiry: { type: 'until', at: epochMs(start) } })).expiresAt).toBe(start)
+  expect(entry()).toBeUndefined()
 })
 
-test('random histories end as a dumb twin says', () => {
-  const verb = fc.constantFrom('create', 'update', 'set', 'destroy' as const)
-  const step = fc.record({
-    verb,
-    value: fc.integer({ min: 0, max: 9 }),
-    id: fc.option(fc.integer({ min: 0, max: 5 })),
-    wait: fc.nat({ max: 20 }),
-    ttlMs: fc.option(fc.integer({ min: 1, max: 40 })),
-    right: fc.boolean(),
-    conditional: fc.boolean(),
+test('createdAt is of this life, and versions change with every change', () => {
+  const { run, state } = key()
+  const made = entryIn(run('create'))
+  state.now += 5
+  const changed = entryIn(run('update'))
+  expect(changed.createdAt).toBe(made.createdAt)
+  run('destroy')
+  const born = entryIn(run('create'))
+  expect(born.createdAt).toBeGreaterThan(made.createdAt)
+  expect(new Set([made.version, changed.version, born.version]).size).toBe(3)
+})
+
+test('versions never repeat over destroy and create in one millisecond and a clock that steps back (ABA)', () => {
+  const { run, state } = key()
+  const seen = new Set<string>()
+  for (let round = 0; round < 300; round++) {
+    const { version } = entryIn(run(round % 3 === 1 ? 'update' : 'set'))
+    expect(seen.has(version)).toBe(false)
+    seen.add(version)
+    if (round % 3 === 2) run('destroy')
+    if (round % 7 === 0) state.now -= 13
+  }
+})
+
+test('nothing is kept without a request id', () => {
+  const { run, state } = key()
+  for (const verb of ['create', 'update', 'set', 'destroy'] as const) {
+    run(verb)
+    expect(state.record?.completions.entries).toEqual([])
+  }
+})
+
+for (const verb of ['create', 'update', 'set', 'destroy'] as const) {
+  test(`a repeated ${verb} is applied once and gets its first answer, whatever came between`, () => {
+    const { run, state, entry } = key()
+    if (verb !== 'create') run('create', { expiry: ttl(60_000) })
+    const first = run(verb, { request: named('r', { attempt: 1 }) })
+    expect(first.type).toBe('applied')
+    run('set', { value: new Uint8Array([9]) })
+    run('destroy')
+    run('create', { value: new Uint8Array([7]) })
+    state.now += 11_999
+    const before = entry()
+    const again = run(verb, { request: named('r', { attempt: 2 }) })
+    if (verb === 'destroy') expect(again).toEqual({ type: 'applied', entry: undefined })
+    else expect(again).toEqual(first)
+    expect(entry()).toEqual(before)
   })
+}
+
+test('a request is forgotten 12 s after it was recorded, on the stored wall clock (R8)', () => {
+  const { run, state } = key()
+  run('create')
+  run('update', { request: named('r') })
+  state.now += completionRules.lifeMs
+  const before = state.record?.version
+  run('update', { request: named('r', { attempt: 2 }) })
+  expect(state.record?.version).toBe(before! + 1)
+})
+
+test('a clock that steps back forgets nothing', () => {
+  const { run, state } = key()
+  run('create')
+  const first = run('update', { request: named('r') })
+  state.now -= 3_600_000
+  expect(run('update', { request: named('r', { attempt: 2 }) })).toEqual(first)
+})
+
+test('a refusal is remembered from the second sending on, and not before (R9)', () => {
+  const { run, state, entry } = key()
+  expect(run('update', { request: named('r') }).type).toBe('missing')
+  expect(state.record, 'a first sending leaves nothing behind').toBeUndefined()
+  expect(run('update', { request: named('r', { attempt: 2 }) }).type).toBe('missing')
+  run('create')
+  expect(run('update', { request: named('r', { attempt: 3 }) }).type, 'the answer given is the answer').toBe('missing')
+  expect(entry()?.value).toEqual(value)
+})
+
+test('a repeated destroy of nothing does not delete what was made since (R9, interleaving 12)', () => {
+  const { run, entry } = key()
+  run('destroy', { request: named('d', { attempt: 2 }) })
+  run('create')
+  expect(run('destroy', { request: named('d', { attempt: 3 }) })).toEqual({ type: 'applied', entry: undefined })
+  expect(entry()).toBeDefined()
+})
+
+test('a remembered refusal whose entry is gone is a fault, not another answer', () => {
+  const { run } = key()
+  run('create')
+  const refused = run('create', { request: named('r', { attempt: 2 }) })
+  expect(refused.type).toBe('exists')
+  expect(run('create', { request: named('r', { attempt: 3 }) })).toEqual(refused)
+  run('update')
+  expect(run('create', { request: named('r', { attempt: 4 }) })).toEqual({ type: 'fault', code: 'ANSWER_GONE' })
+})
+
+test('a name used for another verb is refused', () => {
+  const { run } = key()
+  run('create', { request: named('r') })
+  expect(run('destroy', { request: named('r', { attempt: 2 }) })).toEqual({ type: 'fault', code: 'REQUEST_ID_REUSED' })
+})
+
+test('what a session says is done leaves at once, and may not come again', () => {
+  const { run, state } = key()
+  run('create', { request: numbered(1) })
+  run('update', { request: numbered(2) })
+  run('update', { request: numbered(3, { done: 3 }) })
+  expect(state.record?.completions.entries.map(({ sequence }) => sequence)).toEqual([3])
+  const before = state.record
+  expect(run('update', { request: numbered(2, { attempt: 2 }) })).toEqual({ type: 'fault', code: 'REQUEST_ID_REUSED' })
+  expect(run('create', { request: numbered(1, { attempt: 2 }) })).toEqual({ type: 'fault', code: 'REQUEST_ID_REUSED' })
+  expect(state.record).toBe(before)
+})
+
+test('a mark never falls, and one session says nothing about another', () => {
+  const { run } = key()
+  run('create')
+  run('update', { request: named('other', { sequence: 1 }) })
+  run('update', { request: numbered(9, { done: 9 }) })
+  run('update', { request: numbered(10, { done: 2 }) })
+  expect(run('update', { request: numbered(8, { attempt: 2 }) }).type).toBe('fault')
+  expect(run('update', { request: named('other', { sequence: 1, attempt: 2 }) }).type).toBe('applied')
+})
+
+test('a full memory refuses without effect, by count and by bytes, and a quarter is kept for changes (R7)', () => {
+  for (const rules of [
+    { lifeMs: 12_000, bytesMax: 1_000_000, countMax: 8 },
+    { lifeMs: 12_000, bytesMax: 640, countMax: 1_000 },
+  ]) {
+    const { run, state } = key(rules)
+    run('create', { request: named('creation-') })
+    let refusals = 0
+    while (run('create', { request: named(`refused-${refusals}`, { attempt: 2 }) }).type === 'exists') refusals++
+    expect(refusals).toBeGreaterThan(2)
+    let changes = 0
+    while (run('update', { request: named(`changed-${changes}`) }).type === 'applied') changes++
+    expect(changes).toBeGreaterThan(0)
+    const before = state.record
+    expect(run('update', { request: named('late') })).toEqual({ type: 'fault', code: 'RECORD_LOCKED' })
+    expect(state.record).toBe(before)
+    expect(run('update', { request: named('changed-0', { attempt: 2 }) }).type, 'what is known is still answered').toBe('applied')
+    expect(run('update').type, 'a caller without a request id is not locked out').toBe('applied')
+    state.now += 12_000
+    expect(run('update', { request: named('late') }).type).toBe('applied')
+    expect(state.record?.completions.entries).toHaveLength(1)
+  }
+})
+
+test('a create is known by the life that it began, also after its completion went, alive or dead', () => {
+  const { run, state, entry } = key()
+  const first = run('create', { request: named('r') })
+  run('update')
+  state.now += 60_000
+  expect(run('create', { request: named('r', { attempt: 2 }) })).toEqual(first)
+  run('destroy', { request: named('d') }) // its completion keeps the tombstone
+  state.now += 1
+  expect(run('create', { request: named('r', { attempt: 3 }) })).toEqual(first)
+  expect(entry()).toBeUndefined()
+})
+
+test('a tombstone that only carries a request is nobody’s life: no create takes it for its own', () => {
+  const { run, entry } = key()
+  run('destroy', { request: named('r', { attempt: 2 }) })
+  expect(run('create', { request: named('\n') }).type).toBe('applied')
+  expect(entry()).toBeDefined()
+})
+
+test('what is remembered survives expiry, destroy and a create over the tombstone', () => {
+  const { run, state } = key()
+  const first = run('create', { request: named('r'), expiry: ttl(1_000) })
+  state.now += 1_000
+  expect(run('create', { request: named('r', { attempt: 2 }) }), 'expired').toEqual(first)
+  run('create')
+  run('destroy')
+  expect(run('create', { request: named('r', { attempt: 3 }) }), 'destroyed and remade').toEqual(first)
+})
+
+test('a record may go once it is dead and remembers nothing, and forgettableAt is that instant', () => {
+  const { run, state } = key()
+  run('create', { expiry: ttl(100), request: named('r') })
+  const at = forgettableAt(state.record!, completionRules.lifeMs)!
+  expect(at).toBe(start + 12_000)
+  expect(isForgettable(state.record!, epochMs(at - 1), completionRules.lifeMs)).toBe(false)
+  expect(isForgettable(state.record!, at, completionRules.lifeMs)).toBe(true)
+  run('update', { expiry: never })
+  expect(forgettableAt(state.record!, completionRules.lifeMs)).toBeUndefined()
+})
+
+test('two names never make one token', () => {
+  expect(requestToken({ session: 'a', sequence: 0 })).not.toBe(requestToken({ session: 'a', sequence: 1 }))
+  expect(requestToken({ session: 'a1', sequence: 1 })).not.toBe(requestToken({ session: 'a', sequence: 11 }))
+})
+
+/** The dumb twin: a value, an instant of death, and the answers given to names. No version arithmetic, no memory bounds. */
+interface Twin {
+  alive: { value: number; version: string; expiresAt: number | undefined } | undefined
+}
+const verbs = fc.constantFrom<Verb>('create', 'update', 'set', 'destroy')
+const expiries = fc.oneof(
+  fc.constant(keep),
+  fc.constant(never),
+  fc.integer({ min: 1, max: 30 }).map(ttl),
+  fc.integer({ min: 1, max: 30 }).map((ms): ExpiryChange => ({ type: 'extend', ttlMs: ms as Millis })),
+  fc.integer({ min: -5, max: 30 }).map((ms): ExpiryChange => ({ type: 'until', at: epochMs(start + ms) })),
+)
+const steps = fc.array(
+  fc.record({
+    verb: verbs,
+    value: fc.integer({ min: 0, max: 255 }),
+    expiry: expiries,
+    condition: fc.constantFrom('none', 'none', 'same', 'old'),
+    passes: fc.integer({ min: -3, max: 10 }),
+    request: fc.option(fc.integer({ min: 1, max: 6 }), { nil: undefined }),
+  }),
+  { maxLength: 60 },
+)
+
+test('random histories agree with a dumb twin', () => {
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-      const k = key()
-      let twin: { value: string; expiresAt: number } | undefined
-      const answers = new Map<string, unknown>()
-      let now = 0
-      for (const { verb, value, id, wait, ttlMs, right, conditional } of steps) {
-        now += wait
-        if (twin && twin.expiresAt <= now) twin = undefined
-        const request = id === null ? anonymous() : named(`${verb}-${id}`)
-        const expiry = ttlMs === null ? never : ttl(ttlMs)
-        const entry = k.live(at(now))
-        const ifVersion = conditional ? (right && entry ? entry.version : ('other' as Version)) : undefined
-        const text = id === null ? String(value) : `${verb}-${id}`
-        const operation: Operation =
-          verb === 'create'
-            ? create(text, request, expiry)
-            : verb === 'destroy'
-              ? destroy(request, ifVersion)
-              : { verb, request, value: bytes(text), expiry, ifVersion }
-        const outcome = k.do(operation, at(now))
-        const known = id === null ? undefined : answers.get(request.session)
-        if (known !== undefined) {
-          expect(outcome).toEqual(known)
-        } else {
-          const holds = verb === 'create' || !conditional || (right && twin !== undefined)
-          const expected = !holds
-            ? twin
-              ? 'version'
-              : 'missing'
-            : verb === 'create'
-              ? twin
-                ? 'exists'
-                : 'applied'
-              : verb === 'update' && !twin
-                ? 'missing'
-                : 'applied'
-          expect(outcome.type).toBe(expected)
-          if (expected === 'applied') {
-            twin = verb === 'destroy' ? undefined : { value: text, expiresAt: ttlMs === null ? Infinity : now + ttlMs }
-            // Remembered only when something changed: a first destroy of nothing is not (R9).
-            if (id !== null && (verb !== 'destroy' || entry))
-              answers.set(request.session, verb === 'destroy' ? { type: 'applied', entry: undefined } : outcome)
-          }
+    fc.property(steps, (history) => {
+      const { run, state, entry } = key()
+      const twin: Twin = { alive: undefined }
+      const versions = new Set<string>()
+      let old = 'old' as Version
+      for (const step of history) {
+        state.now += step.passes
+        const { now } = state
+        const alive = twin.alive && !(twin.alive.expiresAt !== undefined && twin.alive.expiresAt <= now) ? twin.alive : undefined
+        const conditional = step.verb !== 'create' && step.condition !== 'none'
+        const ifVersion = !conditional ? undefined : step.condition === 'same' ? ((alive?.version ?? old) as Version) : old
+        const outcome = run(step.verb, { value: new Uint8Array([step.value]), expiry: step.expiry, ifVersion })
+
+        let expected: Outcome['type'] = 'applied'
+        if (step.verb === 'create' && alive) expected = 'exists'
+        else if ((step.verb === 'update' || conditional) && !alive) expected = 'missing'
+        else if (conditional && alive && ifVersion !== alive.version) expected = 'version'
+        expect(outcome.type).toBe(expected)
+        if (expected === 'applied' && step.verb === 'destroy') {
+          if (alive) old = alive.version as Version
+          if (alive) twin.alive = undefined
+        } else if (expected === 'applied') {
+          const made = entryIn(outcome)
+          expect(versions.has(made.version)).toBe(false)
+          versions.add(made.version)
+          if (alive) old = alive.version as Version
+          twin.alive = { value: step.value, version: made.version, expiresAt: twinExpiry(step.expiry, alive, now) }
         }
-        const live = k.live(at(now))
-        expect(live && new TextDecoder().decode(live.value)).toBe(twin && twin.expiresAt > now ? twin.value : undefined)
+        const shown = twin.alive && !(twin.alive.expiresAt !== undefined && twin.alive.expiresAt <= now) ? twin.alive : undefined
+        const seen = entry()
+        expect(seen && { value: seen.value[0], version: seen.version, expiresAt: seen.expiresAt }).toEqual(shown)
       }
     }),
-    { numRuns: 400, seed: Number(process.env.HAPAX_SEED ?? 1) },
+    { seed, numRuns: 400 },
   )
 })
 
-test('a version names content, time and request', () => {
-  expect(versionOf(3, at(0), 'r')).toBe(`3.${(1_000_000).toString(36)}.r`)
+function twinExpiry(change: ExpiryChange, alive: { expiresAt: number | undefined } | undefined, now: number): number | undefined {
+  if (change.type === 'never') return undefined
+  if (change.type === 'keep') return alive?.expiresAt
+  if (change.type === 'set') return now + change.ttlMs
+  if (change.type === 'until') return change.at
+  if (alive === undefined) return now + change.ttlMs
+  return alive.expiresAt === undefined ? undefined : Math.max(alive.expiresAt, now + change.ttlMs)
+}
+
+test('in random histories no request is applied twice, and an applied one keeps its answer', () => {
+  fc.assert(
+    fc.property(steps, (history) => {
+      const { run, state } = key()
+      const sent = new Map<number, { verb: Verb; attempt: number; value: Uint8Array; outcome: Outcome }>()
+      const effects = new Map<string, number>()
+      for (const step of history) {
+        state.now += step.passes
+        const earlier = step.request === undefined ? undefined : sent.get(step.request)
+        const attempt = (earlier?.attempt ?? 0) + 1
+        // A repetition is the same call again; its condition could only be refused, so there is none.
+        const verb = earlier?.verb ?? step.verb
+        const bytes = earlier?.value ?? new Uint8Array([step.value])
+        const request = step.request === undefined ? nameless() : named(`r${step.request}`, { attempt })
+        const before = state.record?.lastRequest
+        const outcome = run(verb, { value: bytes, expiry: step.expiry, request })
+        if (state.record?.lastRequest !== before && state.record?.lastRequest === requestToken(request)) {
+          effects.set(request.session, (effects.get(request.session) ?? 0) + 1)
+        }
+        if (step.request === undefined) continue
+        if (earlier?.outcome.type === 'applied' && verb !== 'destroy') expect(outcome).toEqual(earlier.outcome)
+        sent.set(step.request, { verb, attempt, value: bytes, outcome: earlier?.outcome.type === 'applied' ? earlier.outcome : outcome })
+      }
+      for (const [name, count] of effects) expect(count, name).toBe(1)
+    }),
+    { seed, numRuns: 400 },
+  )
 })

@@ -83,13 +83,14 @@ export function memory(options: MemoryOptions = {}): KV {
       const { record, outcome } = apply(operation, before, now)
       if (record !== before && record !== undefined) {
         const after = isForgettable(record, now, completionRules.lifeMs) ? undefined : ownBytes(record, before)
-        const grows = sizeOf(key, after) - sizeOf(key, before)
-        if (grows > 0 && bytes + grows > maxBytes) {
+        const grows = (): number => sizeOf(key, after) - sizeOf(key, records.get(key))
+        if (grows() > 0 && bytes + grows() > maxBytes) {
           sweepSome(now, Math.min(records.size, sweptWhenFull))
-          if (bytes + grows > maxBytes)
+          if (bytes + grows() > maxBytes) {
             throw new KvError('MEMORY_FULL', {
-              message: `the store holds ${bytes} of ${maxBytes} bytes and this write needs ${grows} more`,
+              message: `the store holds ${bytes} of ${maxBytes} bytes and this write needs ${grows()} more`,
             })
+          }
         }
         put(key, records.get(key), after)
       }

@@ -144,6 +144,7 @@ function ifVersionOf(version: Version | undefined): Version | undefined {
 function requestOf(requestId: RequestId | undefined): Request {
   if (requestId === undefined) return { session: newId(), sequence: 0, remember: false, done: 0, attempt: 1 }
   if (typeof requestId === 'string') return { session: checkSession(requestId), sequence: 0, remember: true, done: 0, attempt: 1 }
+  if (typeof requestId !== 'object' || requestId === null) invalid('requestId must be a string or { session, sequence }')
   const { session, sequence, done = 0, attempt = 1 } = requestId
   if (!Number.isSafeInteger(sequence) || sequence < 1) invalid('requestId.sequence must be a whole number from 1')
   if (!Number.isSafeInteger(done) || done < 0 || done > sequence)
