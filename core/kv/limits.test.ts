@@ -1,9 +1,9 @@
-import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
-import { memory } from '../stores/memory.ts'
+/** Limits refuse at their very edge, presets are what they say, and `need` names all that lacks at once. */
+import { expect, test } from 'vitest'
 import { isKvError } from './errors.ts'
 import {
   checkDuration,
+  checkInstant,
   checkKey,
   checkKeys,
   checkTtl,
@@ -15,102 +15,137 @@ import {
   type Capabilities,
 } from './limits.ts'
 
-const codeOf = (action: () => unknown): string | undefined => {
+const faultOf = (action: () => unknown): string => {
   try {
     action()
   } catch (error) {
-    return isKvError(error) ? error.code : `foreign: ${String(error)}`
+    return isKvError(error) ? error.code : String(error)
   }
-  return undefined
+  return 'none'
 }
+const limits = resolveLimits({ preset: 'juno', getManyMax: 2 })
 
-describe('limits (G12)', () => {
-  test('the preset juno is what JunoDB takes', () => {
-    expect(limitPresets.juno).toMatchObject({ keyBytesMax: 128, namespaceBytesMax: 64, valueBytesMax: 204_800, ttlMsMax: 3 * 86_400_000 })
-  })
-  test('an option is a preset, or a preset with some limits changed', () => {
-    expect(resolveLimits()).toEqual(limitPresets.wide)
-    expect(resolveLimits('juno')).toEqual(limitPresets.juno)
-    expect(resolveLimits({ preset: 'juno', keyBytesMax: 64 })).toEqual({ ...limitPresets.juno, keyBytesMax: 64 })
-  })
-  test('refuses unknown presets, unknown limits and nonsense', () => {
-    for (const option of ['huge', { preset: 'huge' }, { keyBytes: 5 }, { keyBytesMax: 0 }, { keyBytesMax: 1.5 }])
-      expect(codeOf(() => resolveLimits(option as never))).toBe('INVALID_ARGUMENT')
-  })
-  test('a key of just the limit passes, in bytes of UTF-8, and one more does not', () => {
-    const { juno } = limitPresets
-    expect(codeOf(() => checkKey('é'.repeat(64), juno))).toBeUndefined()
-    expect(codeOf(() => checkKey('é'.repeat(64) + 'a', juno))).toBe('TOO_LARGE')
-    for (const key of ['', '\ud800', 'a\udc00b', 7]) expect(codeOf(() => checkKey(key as string, juno))).toBe('INVALID_ARGUMENT')
-  })
-  test('values, ttls and lists of keys stop at their limits', () => {
-    const { juno } = limitPresets
-    expect(codeOf(() => checkValue(new Uint8Array(204_800), juno))).toBeUndefined()
-    expect(codeOf(() => checkValue(new Uint8Array(204_801), juno))).toBe('TOO_LARGE')
-    expect(codeOf(() => checkValue('text' as never, juno))).toBe('INVALID_ARGUMENT')
-    expect(checkTtl('3d', juno)).toBe(259_200_000)
-    expect(codeOf(() => checkTtl(259_200_001, juno))).toBe('TOO_LARGE')
-    for (const ttl of [0, -1, 1.5, Number.NaN, '3', '3 s', '-3s', null])
-      expect(codeOf(() => checkTtl(ttl as never, juno))).toBe('INVALID_ARGUMENT')
-    expect(
-      codeOf(() =>
-        checkKeys(
-          Array.from({ length: 1_025 }, () => 'a'),
-          juno,
-        ),
-      ),
-    ).toBe('TOO_LARGE')
-  })
-  test('durations are read with their unit, fractions too', () => {
-    expect(['250ms', '30s', '1.5m', '2h', '1d', 77].map((text) => checkDuration(text as never, 'it'))).toEqual([
-      250, 30_000, 90_000, 7_200_000, 86_400_000, 77,
-    ])
-  })
-  test('utf8Length counts as TextEncoder does', () => {
-    fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), (text) => {
-        expect(utf8Length(text)).toBe(new TextEncoder().encode(text).length)
-      }),
-    )
-  })
+test('the presets are what JunoDB takes, and a wide one', () => {
+  expect(limitPresets.juno).toMatchObject({ keyBytesMax: 128, namespaceBytesMax: 64, valueBytesMax: 204_800, ttlMsMax: 3 * 86_400_000 })
+  for (const name of Object.keys(limitPresets.wide) as (keyof typeof limitPresets.wide)[]) {
+    expect(limitPresets.wide[name]).toBeGreaterThanOrEqual(limitPresets.juno[name])
+  }
 })
 
-describe('need', () => {
-  const weak: Capabilities = {
-    ...memory().capabilities,
-    store: 'weak',
+test('limits are a preset, a preset with changes, or refused', () => {
+  expect(resolveLimits()).toEqual(limitPresets.wide)
+  expect(resolveLimits('juno')).toEqual(limitPresets.juno)
+  expect(resolveLimits({ preset: 'juno', keyBytesMax: 200 })).toEqual({ ...limitPresets.juno, keyBytesMax: 200 })
+  const wrong: unknown[] = [
+    'tiny',
+    'toString',
+    null,
+    5,
+    { keyBytes: 1 },
+    { toString: 1 },
+    { keyBytesMax: 0 },
+    { keyBytesMax: 1.5 },
+    { ttlMsMax: '3d' },
+  ]
+  for (const option of wrong)
+    expect(
+      faultOf(() => resolveLimits(option as never)),
+      JSON.stringify(option),
+    ).toBe('INVALID_ARGUMENT')
+})
+
+test('lengths are bytes of UTF-8, and a lone surrogate has none', () => {
+  for (const text of ['', 'a', 'é', '€', '😀', 'a😀b', '\u0000', '\uffff'])
+    expect(utf8Length(text)).toBe(new TextEncoder().encode(text).length)
+  for (const text of ['\ud800', '\udc00', 'a\ud800b', '\ud800\ud800\udc00', '\udc00\ud800']) expect(utf8Length(text)).toBe(-1)
+})
+
+test('what is given is refused at the edge and not before', () => {
+  const rows: readonly [string, () => unknown, string][] = [
+    ['empty key', () => checkKey('', limits), 'INVALID_ARGUMENT'],
+    ['key of another type', () => checkKey(1 as never, limits), 'INVALID_ARGUMENT'],
+    ['lone surrogate', () => checkKey('\ud800', limits), 'INVALID_ARGUMENT'],
+    ['128 bytes', () => checkKey('€'.repeat(42) + 'ab', limits), 'none'],
+    ['129 bytes', () => checkKey('€'.repeat(43), limits), 'TOO_LARGE'],
+    ['empty value', () => checkValue(new Uint8Array(), limits), 'none'],
+    ['largest value', () => checkValue(new Uint8Array(204_800), limits), 'none'],
+    ['too large a value', () => checkValue(new Uint8Array(204_801), limits), 'TOO_LARGE'],
+    ['a string as value', () => checkValue('x' as never, limits), 'INVALID_ARGUMENT'],
+    ['no list', () => checkKeys('ab' as never, limits), 'INVALID_ARGUMENT'],
+    ['two keys', () => checkKeys(['a', 'b'], limits), 'none'],
+    ['three keys', () => checkKeys(['a', 'b', 'c'], limits), 'TOO_LARGE'],
+    ['an empty key in a list', () => checkKeys(['a', ''], limits), 'INVALID_ARGUMENT'],
+    ['three days', () => checkTtl('3d', limits), 'none'],
+    ['three days and a millisecond', () => checkTtl(259_200_001, limits), 'TOO_LARGE'],
+    ['a ttl of nothing', () => checkTtl(0, limits), 'INVALID_ARGUMENT'],
+    ['a ttl below a millisecond', () => checkTtl('0.4ms', limits), 'INVALID_ARGUMENT'],
+    ['a negative duration', () => checkDuration(-1, 'it'), 'INVALID_ARGUMENT'],
+    ['a duration that is none', () => checkDuration('soon' as never, 'it'), 'INVALID_ARGUMENT'],
+    ['a fractional instant', () => checkInstant(1.5, 'it'), 'INVALID_ARGUMENT'],
+    ['an instant beyond dates', () => checkInstant(8_640_000_000_000_001, 'it'), 'INVALID_ARGUMENT'],
+  ]
+  for (const [what, action, expected] of rows) expect(faultOf(action), what).toBe(expected)
+})
+
+const able: Capabilities = {
+  store: 'able',
+  exactExpiry: true,
+  serverClock: true,
+  scan: true,
+  requestIds: true,
+  ttlGrainMs: 1,
+  durability: 'disk',
+  sites: 'one',
+  limits: limitPresets.wide,
+}
+const needs = {
+  exactExpiry: true,
+  serverClock: true,
+  scan: true,
+  requestIds: true,
+  ttlGrainMs: 1,
+  sites: 'one',
+  valueBytes: 1_000,
+  keyBytes: 100,
+  ttlMs: 1_000,
+} as const
+
+test('need passes a store that has all', () => {
+  expect(faultOf(() => need({ capabilities: able }, needs, 'test'))).toBe('none')
+})
+
+test('need names all that a store lacks, and who asked', () => {
+  const poor: Capabilities = {
+    ...able,
+    store: 'poor',
+    exactExpiry: false,
     serverClock: false,
+    scan: false,
     requestIds: false,
     ttlGrainMs: 1_000,
     sites: 'many',
-    limits: limitPresets.juno,
+    limits: { ...limitPresets.juno, valueBytesMax: 10, keyBytesMax: 10, ttlMsMax: 10 },
   }
-  test('passes when the store has it all', () => {
-    expect(
-      codeOf(() =>
-        need(memory(), { serverClock: true, exactExpiry: true, requestIds: true, ttlGrainMs: 1, sites: 'one', valueBytes: 1_000 }, 'it'),
-      ),
-    ).toBeUndefined()
-  })
-  test('names the pattern, the store and everything that it lacks', () => {
-    const wanted = {
-      serverClock: true,
-      requestIds: true,
-      scan: true,
-      ttlGrainMs: 10,
-      sites: 'one',
-      valueBytes: 1_000_000,
-      ttlMs: 86_400_000 * 7,
-    } as const
-    let said = ''
-    try {
-      need({ capabilities: weak }, wanted, 'idempotency')
-    } catch (error) {
-      expect(isKvError(error, 'CAPABILITY_MISSING')).toBe(true)
-      said = (error as Error).message
-    }
-    for (const word of ['idempotency', 'weak', 'serverClock', 'requestIds', 'scan', 'grain', 'home', 'valueBytes', 'ttlMs'])
-      expect(said).toContain(word)
-    expect(said).not.toContain('exactExpiry')
-  })
+  let message = ''
+  try {
+    need({ capabilities: poor }, needs, 'the pattern')
+  } catch (error) {
+    expect(isKvError(error, 'CAPABILITY_MISSING')).toBe(true)
+    message = (error as Error).message
+  }
+  for (const part of [
+    'the pattern',
+    "'poor'",
+    'exactExpiry',
+    'serverClock',
+    'scan',
+    'requestIds',
+    'ttl grain',
+    'single home',
+    'valueBytes',
+    'keyBytes',
+    'ttlMs',
+  ]) {
+    expect(message).toContain(part)
+  }
 })
