@@ -221,8 +221,10 @@ export class Capture {
 export function sendReply(res: ServerResponse, { status, headers, body }: Reply): void {
   res.statusCode = status
   res.statusMessage = ''
-  res.removeHeader('content-length')
   for (const [name, value] of headers) res.setHeader(name, value)
+  // Said here, because Node adds no length of its own once one was removed.
+  if (status === 204 || status === 304) res.removeHeader('content-length')
+  else res.setHeader('Content-Length', body.length)
   res.end(body.length === 0 ? undefined : body)
 }
 
