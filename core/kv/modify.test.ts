@@ -146,6 +146,19 @@ test('a function that changes its argument in place is refused by the freeze, de
   expect((await kv.get('a')).entry?.value).toEqual({ n: 1, list: [1] })
 })
 
+test('what one caller returned cannot be changed in place by the next one who joined', async () => {
+  const kv = scoped(memory(), 'x', { codec: json<{ n: number }>() })
+  const [first, second] = await Promise.allSettled([
+    modify(kv, 'a', () => ({ n: 1 })),
+    modify(kv, 'a', (value) => {
+      value!.n++
+      return value
+    }),
+  ])
+  expect(first).toMatchObject({ value: { entry: { value: { n: 1 } } } })
+  expect(second).toMatchObject({ reason: expect.any(TypeError) })
+})
+
 test('undefined leaves things as they are and writes nothing', async () => {
   const store = counting(memory())
   const kv = counts(store)
@@ -354,14 +367,17 @@ test('the pause between two losses is a random part of 1, 2, 4 ... and at most 5
   const below = memory({ clock })
   await counts(below).create('a', { n: 0 })
   let meddle = 8
+  let reads = 0
   const kv = counts(
     intercept(below, async (call, run) => {
+      if (call.verb === 'get') reads++
       if (call.verb === 'update' && meddle-- > 0) await counts(below).set('a', { n: 0 })
       return run()
     }),
   )
   await here(kv, 'a', one)
   expect(pauses).toEqual([2, 4, 8, 16, 32, 50, 50, 50])
+  expect(reads, 'after a pause the key is read anew').toBe(1 + pauses.length)
 })
 
 const unknowns: readonly Verdict[] = ['unknown-before', 'unknown-after', 'unknown-later']

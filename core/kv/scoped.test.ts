@@ -56,7 +56,7 @@ test('keys stand under the name and a colon, and all verbs speak the codec', asy
 test('request ids, signals and expiries reach the store', async () => {
   const kv = scoped(memory(), 's', { codec: text })
   const first = await kv.create('a', 'x', { requestId: 'r' })
-  expect(await kv.create('a', 'x', { requestId: 'r' })).toEqual(first)
+  expect((await kv.create('a', 'x', { requestId: 'r' })).entry).toEqual(first.entry)
   expect(await rejection(kv.get('a', { signal: AbortSignal.abort() }))).toBe('ABORTED')
   expect((await kv.update('a', 'y', { expiry: { set: 1_000 } })).entry?.expiresAt).toBeDefined()
 })

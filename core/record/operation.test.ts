@@ -5,7 +5,16 @@ import { epochMs, epochMsMax, type Millis } from '../base/types.ts'
 import type { ExpiryChange } from '../kv/expiry.ts'
 import type { Entry, Version } from '../kv/kv.ts'
 import { apply, completionRules, type CompletionRules, type Operation, type Outcome, type Request } from './operation.ts'
-import { entryOf, forgettableAt, isForgettable, requestToken, type KeyRecord, type Verb } from './record.ts'
+import {
+  completionBytes,
+  completionsBytes,
+  entryOf,
+  forgettableAt,
+  isForgettable,
+  requestToken,
+  type KeyRecord,
+  type Verb,
+} from './record.ts'
 
 const seed = Number(process.env.HAPAX_SEED ?? 1)
 const start = 1_767_225_600_000
@@ -150,10 +159,13 @@ test('createdAt is of this life, and versions change with every change', () => {
 test('versions never repeat over destroy and create in one millisecond and a clock that steps back (ABA)', () => {
   const { run, state } = key()
   const seen = new Set<string>()
+  let latest = 0
   for (let round = 0; round < 300; round++) {
     const { version } = entryIn(run(round % 3 === 1 ? 'update' : 'set'))
     expect(seen.has(version)).toBe(false)
     seen.add(version)
+    expect(state.record!.lastModifiedAt).toBeGreaterThan(latest)
+    latest = state.record!.lastModifiedAt
     if (round % 3 === 2) run('destroy')
     if (round % 7 === 0) state.now -= 13
   }
@@ -272,6 +284,12 @@ test('a full memory refuses without effect, by count and by bytes, and a quarter
     let changes = 0
     while (run('update', { request: named(`changed-${changes}`) }).type === 'applied') changes++
     expect(changes).toBeGreaterThan(0)
+    const { entries } = state.record!.completions
+    expect(entries.length).toBeLessThanOrEqual(rules.countMax)
+    expect(completionsBytes(state.record!.completions)).toBeLessThanOrEqual(rules.bytesMax)
+    // The bound that was set small is the one that was met: one more of them would not fit.
+    if (rules.countMax === 8) expect([refusals, changes]).toEqual([5, 2])
+    else expect(completionsBytes(state.record!.completions) + completionBytes(entries.at(-1)!)).toBeGreaterThan(rules.bytesMax)
     const before = state.record
     expect(run('update', { request: named('late') })).toEqual({ type: 'fault', code: 'RECORD_LOCKED' })
     expect(state.record).toBe(before)
