@@ -48,10 +48,13 @@ export function liveWithSupervisor(close: () => Promise<void>): void {
       },
     )
   }
-  if (process.connected) {
-    process.once('disconnect', end)
-    // Ctrl-C reaches every process of the terminal; the supervisor decides the order in which they end.
+  if (process.env.SUPERVISED === 'yes') {
+    // Ctrl-C reaches every process of the terminal, and service managers signal all of a group: the supervisor decides in which order they end.
     process.on('SIGINT', () => undefined)
+    process.on('SIGTERM', () => undefined)
+    process.once('disconnect', end)
+    // Let go before we got here.
+    if (!process.connected) end()
   } else {
     process.once('SIGINT', end)
     process.once('SIGTERM', end)

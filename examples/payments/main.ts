@@ -55,7 +55,7 @@ class Kept {
       const bornMs = performance.now()
       const file = fileURLToPath(new URL(`${this.name}.js`, import.meta.url))
       // stdout belongs to the supervisor: what a child prints is for people who look at stderr.
-      const child = fork(file, [], { env: { ...process.env, ...this.#env() }, stdio: ['ignore', 2, 2, 'ipc'] })
+      const child = fork(file, [], { env: { ...process.env, ...this.#env(), SUPERVISED: 'yes' }, stdio: ['ignore', 2, 2, 'ipc'] })
       this.#child = child
       child.on('message', (message: FromChild) => {
         if (message.type === 'ready') {
@@ -96,10 +96,15 @@ class Kept {
     return this.#child?.kill('SIGKILL') ?? false
   }
 
-  /** Lets it finish, for a while. */
-  async close(): Promise<void> {
+  /** From now on it may die. */
+  letGo(): void {
     this.#closing = true
     clearTimeout(this.#restart)
+  }
+
+  /** Lets it finish, for a while. */
+  async close(): Promise<void> {
+    this.letGo()
     const child = this.#child
     if (!child) return
     const ended = new Promise((resolveEnded) => child.once('exit', resolveEnded))
@@ -130,6 +135,8 @@ async function main(): Promise<void> {
       return
     }
     ending = (async () => {
+      shop.letGo()
+      bank.letGo()
       await front?.close()
       await shop.close()
       await bank.close()

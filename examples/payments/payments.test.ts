@@ -86,6 +86,16 @@ test.runIf(process.platform === 'linux')(
   },
 )
 
+test.each(['SIGINT', 'SIGTERM'] as const)(
+  '%s to the whole group ends it as cleanly: the children wait for the supervisor (G30)',
+  async (signal) => {
+    const shop = await startShop()
+    shop.signalChildren(signal)
+    expect(await ledgerOf(shop.url, '1001')).toMatchObject({ booked: 0 })
+    expect(await shop.end(signal)).toEqual({ code: 0, filesLeft: [], processesLeft: [] })
+  },
+)
+
 test('no child outlives a supervisor that is killed (G30)', async () => {
   const shop = await startShop()
   expect((await shop.end('SIGKILL')).processesLeft).toEqual([])

@@ -15,6 +15,8 @@ export interface StartedShop {
   readonly url: string
   readonly port: number
   readonly output: () => string
+  /** To every process but the supervisor, as a terminal and a service manager do. */
+  signalChildren(signal: NodeJS.Signals): void
   /** As a crash of the bank. */
   killBank(): void
   /** Waits for the end after a signal. */
@@ -50,6 +52,9 @@ export async function startShop(env: NodeJS.ProcessEnv = {}, command: readonly s
     url,
     port: Number(new URL(url).port),
     output,
+    signalChildren(signal) {
+      for (const pid of living(tmp)) if (pid !== child.pid) process.kill(pid, signal)
+    },
     killBank() {
       for (const pid of living(tmp, 'payments/bank.js')) process.kill(pid, 'SIGKILL')
     },
