@@ -34,15 +34,20 @@ const made = ({ kv, timers, lease, afterCrash }: World, more: Partial<Idempotenc
 function expressApp(framework: typeof express, door: (world: World) => RequestHandler): MakeApp {
   return (world) => {
     const app = framework()
-    const handler: RequestHandler = (req, res, next) => {
-      const run = async (): Promise<void> => {
-        world.began()
-        const { amount } = req.body as { amount: number }
-        if (amount === 0) return void res.status(402).json({ refused: true })
-        const charge = await onceOf(req).step('charge', ({ key }) => world.charge(key, amount))
-        res.status(201).location(`/charges/${charge}`).cookie('session', 'secret').json({ charge, amount })
+    const answer = async (req: express.Request, res: express.Response): Promise<void> => {
+      world.began()
+      const { amount } = req.body as { amount: number }
+      if (amount === 0) return void res.status(402).json({ refused: true })
+      const charge = await onceOf(req).step('charge', ({ key }) => world.charge(key, amount))
+      res.status(201).location(`/charges/${charge}`).cookie('session', 'secret').json({ charge, amount })
+    }
+    // As Express 4 needs it: it does not wait for a handler's promise.
+    const handler: RequestHandler = async (req, res, next) => {
+      try {
+        await answer(req, res)
+      } catch (error) {
+        next(error)
       }
-      run().then(undefined, (error: unknown) => next(error))
     }
     for (const path of ['/charges', '/refunds']) app.post(path, express.json(), door(world), handler)
     return listening(app.listen(0, '127.0.0.1'))
