@@ -3,7 +3,7 @@
  * Pure. Invariant: bytes that were not written by `encodeRecord` for this very key are never taken for a record.
  * Why a checksum of our own above the engine's: one engine does not verify its blocks when it reads, and none knows which key a value belongs to.
  *
- * A record: format (1 byte), CRC-32 of key and body (4), then the body: flags, five numbers as float64, and fields as tag (1), length (4), bytes.
+ * A record: format and flags (1 byte each), five numbers as float64, fields as tag (1), length (4), bytes; at its end CRC-32 of the key and all of it.
  * A reader skips a field that it does not know, unless its tag is 128 or more: then the field changes the meaning of the rest.
  */
 import { crc32 } from 'node:zlib'
@@ -54,12 +54,17 @@ const Tag = { originator: 1, lastRequest: 2, completions: 3, value: 4 } as const
 /** Fields from this tag on may not be skipped by a reader that does not know them. */
 const tagMustKnow = 128
 
-const flagsAt = 5
-const fieldsAt = flagsAt + 1 + 5 * 8
+const flagsAt = 1
+const numbersAt = 2
+const fieldsAt = numbersAt + 5 * 8
 const fieldHead = 5
+const checksumBytes = 4
 const hasValue = 1
 
-/** The bytes of a record. `key` is the record's key on disk: it is part of the checksum. */
+/**
+ * The bytes of a record, in a buffer of their own, so that a cache which keeps them pins nothing else.
+ * `key` is the record's key on disk: it is part of the checksum.
+ */
 export function encodeRecord(key: Uint8Array, record: KeyRecord): Buffer {
   const { value, originator, lastRequest } = record
   const sameRequest = lastRequest === originator
@@ -71,55 +76,64 @@ export function encodeRecord(key: Uint8Array, record: KeyRecord): Buffer {
     originator.length +
     (sameRequest ? 0 : fieldHead + lastRequest.length) +
     (completions ? fieldHead + completions.length : 0) +
-    (value ? fieldHead + value.length : 0)
-  const bytes = Buffer.allocUnsafe(size)
+    (value ? fieldHead + value.length : 0) +
+    checksumBytes
+  const bytes = Buffer.allocUnsafeSlow(size)
   bytes[0] = formatVersion
   bytes[flagsAt] = value ? hasValue : 0
-  let at = flagsAt + 1
-  for (const number of [record.version, record.createdAt, record.lastModifiedAt, record.changedAt, record.expiresAt])
-    at = bytes.writeDoubleBE(number, at)
+  let at = bytes.writeDoubleBE(record.version, numbersAt)
+  at = bytes.writeDoubleBE(record.createdAt, at)
+  at = bytes.writeDoubleBE(record.lastModifiedAt, at)
+  at = bytes.writeDoubleBE(record.changedAt, at)
+  at = bytes.writeDoubleBE(record.expiresAt, at)
   at = writeText(bytes, at, Tag.originator, originator)
   if (!sameRequest) at = writeText(bytes, at, Tag.lastRequest, lastRequest)
   if (completions) at = writeBytes(bytes, at, Tag.completions, completions)
-  if (value) writeBytes(bytes, at, Tag.value, value)
-  bytes.writeUInt32BE(crc32(bytes.subarray(flagsAt), crc32(key)), 1)
+  if (value) at = writeBytes(bytes, at, Tag.value, value)
+  bytes.writeUInt32BE(crc32(bytes.subarray(0, at), crc32(key)), at)
   return bytes
 }
 
 /**
- * The record of bytes. Its value is a part of `bytes`, so those must be a buffer of their own.
+ * The record of bytes that came from disk. Its value is a part of `bytes`.
  * @throws KvError DAMAGED when they are not what was written for `key`; ENGINE_DIFFERS when a newer release wrote them.
  */
 export function decodeRecord(key: Uint8Array, bytes: Buffer): KeyRecord {
-  if (bytes.length < fieldsAt) return damaged('it is too short')
-  if (bytes.readUInt32BE(1) !== crc32(bytes.subarray(flagsAt), crc32(key))) return damaged('its checksum differs')
+  const end = bytes.length - checksumBytes
+  if (end < fieldsAt) return damaged('it is too short')
+  if (bytes.readUInt32BE(end) !== crc32(bytes.subarray(0, end), crc32(key))) return damaged('its checksum differs')
+  return readRecord(bytes)
+}
+
+/** The record of bytes that passed `decodeRecord`, or came from `encodeRecord`. */
+export function readRecord(bytes: Buffer): KeyRecord {
   if (bytes[0] !== formatVersion) return newer(`record format ${bytes[0]}`)
-  const number = (index: number): number => bytes.readDoubleBE(flagsAt + 1 + index * 8)
+  const end = bytes.length - checksumBytes
   let originator = ''
   let lastRequest: string | undefined
   let completions = noCompletions
   let value: Uint8Array | undefined
-  for (let at = fieldsAt; at < bytes.length;) {
-    if (at + fieldHead > bytes.length) return damaged('a field is cut off')
+  for (let at = fieldsAt; at < end;) {
+    if (at + fieldHead > end) return damaged('a field is cut off')
     const tag = bytes[at] as number
     const from = at + fieldHead
     const to = from + bytes.readUInt32BE(at + 1)
-    if (to > bytes.length) return damaged('a field is cut off')
+    if (to > end) return damaged('a field is cut off')
     if (tag === Tag.originator) originator = bytes.toString('latin1', from, to)
     else if (tag === Tag.lastRequest) lastRequest = bytes.toString('latin1', from, to)
     else if (tag === Tag.completions) completions = decodeCompletions(bytes.subarray(from, to))
-    else if (tag === Tag.value) value = bytes.subarray(from, to)
+    else if (tag === Tag.value) value = new Uint8Array(bytes.buffer, bytes.byteOffset + from, to - from)
     else if (tag >= tagMustKnow) return newer(`record field ${tag}`)
     at = to
   }
   if (((bytes[flagsAt] as number) & hasValue) === 0 ? value !== undefined : value === undefined) return damaged('its value is missing')
   return {
     value,
-    version: number(0),
-    createdAt: epochMs(number(1)),
-    lastModifiedAt: epochMs(number(2)),
-    changedAt: epochMs(number(3)),
-    expiresAt: epochMs(number(4)),
+    version: bytes.readDoubleBE(numbersAt),
+    createdAt: epochMs(bytes.readDoubleBE(numbersAt + 8)),
+    lastModifiedAt: epochMs(bytes.readDoubleBE(numbersAt + 16)),
+    changedAt: epochMs(bytes.readDoubleBE(numbersAt + 24)),
+    expiresAt: epochMs(bytes.readDoubleBE(numbersAt + 32)),
     originator,
     lastRequest: lastRequest ?? originator,
     completions,

@@ -79,9 +79,7 @@ export class GroupCommit implements Backend {
 
   apply(key: string, operation: Operation, wait: Wait): Promise<Answer> {
     this.#mustWork()
-    // The caller may reuse its buffer, or it may be a slice of a larger one: what is kept is a copy of our own.
-    const own = operation.verb === 'destroy' ? operation : { ...operation, value: new Uint8Array(operation.value) }
-    const answer = this.#queue.write(key, own, wait)
+    const answer = this.#queue.write(key, withOwnValue(operation), wait)
     this.#schedule()
     return answer
   }
@@ -251,7 +249,7 @@ export class GroupCommit implements Backend {
     if (state.after === before) return
     if (state.after !== undefined && isForgettable(state.after, now, completionRules.lifeMs)) state.after = undefined
     const { after } = state
-    if (after !== undefined) changes.push({ key: diskKey, value: encodeRecord(diskKey, after) })
+    if (after !== undefined) changes.push({ key: diskKey, value: (state.bytes = encodeRecord(diskKey, after)) })
     else if (before !== undefined) changes.push({ key: diskKey, value: undefined })
     const oldAt = before && forgettableAt(before, completionRules.lifeMs)
     const newAt = after && forgettableAt(after, completionRules.lifeMs)
@@ -275,9 +273,9 @@ export class GroupCommit implements Backend {
 
   /** Keeps what a batch or a read has learned, once it is durable. */
   #remember(states: ReadonlyMap<string, KeyState>): void {
-    for (const { key, after } of states.values()) {
+    for (const { key, after, bytes } of states.values()) {
       if (after === undefined) this.#cache.delete(key)
-      else if (this.#cache.record(key) !== after) this.#cache.set(key, after)
+      else if (bytes !== undefined) this.#cache.set(key, bytes)
     }
   }
 
@@ -368,3 +366,24 @@ export class GroupCommit implements Backend {
 }
 
 const nothing = new Uint8Array(0)
+
+/** Room for the copies of small values: an ArrayBuffer for each would cost more than all else in this file. */
+const slabBytes = 8_192
+const slabValueMax = 1_024
+let slab = new ArrayBuffer(slabBytes)
+let slabUsed = 0
+
+/** The operation with a copy of the caller's value, for the caller may reuse its buffer. The copy lives as long as the answer. */
+function withOwnValue(operation: Operation): Operation {
+  if (operation.verb === 'destroy') return operation
+  const { value } = operation
+  if (value.length > slabValueMax) return { ...operation, value: new Uint8Array(value) }
+  if (slabUsed + value.length > slabBytes) {
+    slab = new ArrayBuffer(slabBytes)
+    slabUsed = 0
+  }
+  const own = new Uint8Array(slab, slabUsed, value.length)
+  own.set(value)
+  slabUsed += value.length
+  return { ...operation, value: own }
+}

@@ -16,6 +16,8 @@ export interface KeyState {
   readonly diskKey: Buffer
   before: KeyRecord | undefined
   after: KeyRecord | undefined
+  /** What the cache is to keep of the key when `after` is durable: bytes that it does not have yet. */
+  bytes: Buffer | undefined
   /** The record could not be read. */
   fault: KvError | undefined
 }
@@ -27,7 +29,7 @@ export function loadStates(engine: Engine, cache: RecordCache, calls: readonly C
   const want = (key: string): void => {
     if (states.has(key)) return
     const record = cache.record(key)
-    const state: KeyState = { key, diskKey: recordKey(key), before: record, after: record, fault: undefined }
+    const state: KeyState = { key, diskKey: recordKey(key), before: record, after: record, bytes: undefined, fault: undefined }
     states.set(key, state)
     if (record === undefined) absent.push(state)
   }
@@ -46,8 +48,11 @@ export function loadStates(engine: Engine, cache: RecordCache, calls: readonly C
   for (const [index, state] of absent.entries()) {
     try {
       const value = values[index]
-      if (value instanceof Uint8Array) state.before = state.after = decodeRecord(state.diskKey, ownBuffer(value))
-      else if (value !== undefined) throw value
+      if (value instanceof Uint8Array) {
+        const bytes = ownBuffer(value)
+        state.before = state.after = decodeRecord(state.diskKey, bytes)
+        state.bytes = bytes
+      } else if (value !== undefined) throw value
     } catch (error) {
       state.fault = namingKey(error, state.key)
     }
