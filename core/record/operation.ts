@@ -11,6 +11,7 @@ import {
   completionBytes,
   completionsBytes,
   entryOf,
+  isDead,
   noCompletions,
   requestToken,
   trimCompletions,
@@ -91,7 +92,10 @@ export function apply(
   }
 
   const { next, outcome } = decide(operation, record, now)
-  if (!request.remember) return next === undefined ? { record, outcome } : { record: { ...next, completions: known }, outcome }
+  if (!request.remember) {
+    if (next === undefined) return { record, outcome }
+    return { record: next.completions === known ? next : { ...next, completions: known }, outcome }
+  }
   // A first sending that changes nothing needs no memory of it (R9).
   if (next === undefined && request.attempt < 2) return { record, outcome }
 
@@ -103,23 +107,23 @@ export function apply(
 
 /** What the verb does, memory of requests aside. `next` undefined: nothing changes. */
 function decide(operation: Operation, record: KeyRecord | undefined, now: EpochMs): { next: KeyRecord | undefined; outcome: Outcome } {
-  const entry = entryOf(record, now)
-  const live = entry === undefined ? undefined : record
+  const live = record !== undefined && !isDead(record, now) ? record : undefined
   const refuse = (outcome: Outcome) => ({ next: undefined, outcome })
   if (operation.verb !== 'create' && operation.ifVersion !== undefined) {
+    const entry = entryOf(live, now)
     if (entry === undefined) return refuse({ type: 'missing' })
     if (entry.version !== operation.ifVersion) return refuse({ type: 'version', entry })
   }
   switch (operation.verb) {
     case 'create':
-      return entry ? refuse({ type: 'exists', entry }) : write(operation, undefined, record, now)
+      return live ? refuse({ type: 'exists', entry: entryOf(live, now) as Entry }) : write(operation, undefined, record, now)
     case 'update':
       return live ? write(operation, live, record, now) : refuse({ type: 'missing' })
     case 'set':
       return write(operation, live, record, now)
     case 'destroy':
-      if (record === undefined || live === undefined) return refuse({ type: 'applied', entry: undefined })
-      return { next: buried(record, operation.request, now), outcome: { type: 'applied', entry } }
+      if (live === undefined) return refuse({ type: 'applied', entry: undefined })
+      return { next: buried(live, operation.request, now), outcome: { type: 'applied', entry: entryOf(live, now) } }
   }
 }
 

@@ -43,15 +43,14 @@ export function kvOver(backend: Backend): KV {
   const { limits } = backend.capabilities
   let closing: Promise<void> | undefined
 
-  const applyOn = async (
+  // Not async, and awaited once by each verb: every promise more is a tenth of what a write costs here.
+  const applyOn = (
     key: string,
     make: (request: Request) => Operation,
     options: CallOptions & { readonly requestId?: RequestId | undefined },
-  ): Promise<Answer> => {
+  ): Answer | Promise<Answer> => {
     if (closing) throw new KvError('CLOSED')
-    const answer = await backend.apply(key, make(requestOf(options.requestId)), waitOf(options))
-    if (answer.outcome.type === 'fault') throw new KvError(answer.outcome.code)
-    return answer
+    return backend.apply(key, make(requestOf(options.requestId)), waitOf(options))
   }
   const write = async (
     verb: 'update' | 'set',
@@ -64,6 +63,7 @@ export function kvOver(backend: Backend): KV {
     const expiry = expiryChange(options.expiry, limits)
     const ifVersion = ifVersionOf(options.ifVersion)
     const { outcome, now } = await applyOn(key, (request) => ({ verb, request, value, expiry, ifVersion }), options)
+    if (outcome.type === 'fault') throw new KvError(outcome.code)
     return resultOf(outcome, now)
   }
 
@@ -74,6 +74,7 @@ export function kvOver(backend: Backend): KV {
       checkValue(value, limits)
       const expiry: ExpiryChange = options.ttl === undefined ? neverExpires : { type: 'set', ttlMs: checkTtl(options.ttl, limits) }
       const { outcome, now } = await applyOn(key, (request) => ({ verb: 'create', request, value, expiry }), options)
+      if (outcome.type === 'fault') throw new KvError(outcome.code)
       if (outcome.type === 'exists') return { ok: false, refusal: 'exists', entry: outcome.entry, now }
       return { ok: true, entry: entryIn(outcome), now }
     },
@@ -101,6 +102,7 @@ export function kvOver(backend: Backend): KV {
       checkKey(key, limits)
       const ifVersion = ifVersionOf(options.ifVersion)
       const { outcome, now } = await applyOn(key, (request) => ({ verb: 'destroy', request, ifVersion }), options)
+      if (outcome.type === 'fault') throw new KvError(outcome.code)
       if (outcome.type !== 'applied') return refusalOf(outcome, now)
       return outcome.entry ? { ok: true, entry: outcome.entry, now } : { ok: true, now }
     },
