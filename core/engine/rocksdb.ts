@@ -160,7 +160,13 @@ class RocksEngine implements Engine {
     this.#db = undefined
     this.#log?.close()
     this.#log = undefined
-    await db?.close()
+    try {
+      await db?.close()
+    } catch {
+      // After a full disk closing says again what the write said. The database is gone all the same, and what was acknowledged is
+      // in its log; a second close finds nothing to do and lets the binding go on.
+      await db?.close()
+    }
   }
 
   /** The binding does not check: a call on a closed database would end the process. */

@@ -61,7 +61,9 @@ afterAll(() => {
 /** Runs the writers until so many writes are acknowledged, kills them, and gives what they said. */
 async function killAfter(dir: string, round: number, acknowledged: number): Promise<Acknowledged[]> {
   const script = fileURLToPath(new URL('testdata/writers.mjs', import.meta.url))
-  const child = spawn(process.execPath, [script, bundle, dir, round % 2 === 0 ? 'os' : 'fsync', String(round)], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [script, bundle, dir, round % 2 === 0 ? 'os' : 'fsync', String(round)], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const said: Acknowledged[] = []
   let errors = ''
   child.stderr.on('data', (chunk: Buffer) => (errors += chunk.toString()))
