@@ -3,17 +3,61 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test } from 'vitest'
 import { embedded } from './embedded.ts'
 
-const mount = (dir: string): boolean => spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', dir]).status === 0
+let dir: string
+let isMounted: boolean
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'hapax-full-'))
+  const isRoot = process.platform === 'linux' && process.getuid?.() === 0
+  isMounted = isRoot && spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', dir]).status === 0
+})
+afterEach(() => {
+  if (isMounted) spawnSync('umount', [dir])
+  rmSync(dir, { recursive: true, force: true })
+})
+
+const value = new Uint8Array(20_000).map((_, index) => index)
+/** What became of a write: undefined when it was acknowledged. */
+const refusalOf = (write: Promise<unknown>): Promise<unknown> =>
+  write.then(
+    () => undefined,
+    (error: unknown) => error,
+  )
 
 test.for(['rocksdb', 'portable'] as const)(
   '%s: a full disk loses nothing acknowledged, and writes go on when there is space',
   { timeout: 120_000 },
   async (engine, { skip }) => {
-    const dir = mkdtempSync(join(tmpdir(), 'hapax-full-'))
-    try {
-      if (process.platform !== 'linux' || process.getuid?.() !== 0 || !mount(dir)) return skip('only root may mount a small file system, and only on Linux')
+    if (!isMounted) return skip('only root may mount a small file system, and only on Linux')
+    const ballast = join(dir, 'ballast')
+    const kv = await embedded({ dir: join(dir, 'data'), engine, durability: 'os', cacheBytes: 0 })
+    const { bavail, bsize } = statfsSync(dir)
+    writeFileSync(ballast, new Uint8Array(Math.max(0, bavail * bsize - 12_000_000)))
+
+    const acknowledged: string[] = []
+    let refusal: unknown
+    for (let index = 0; index < 5_000 && refusal === undefined; index++) {
+      refusal = await refusalOf(kv.create(`key-${index}`, value))
+      if (refusal === undefined) acknowledged.push(`key-${index}`)
+    }
+    expect(refusal).toMatchObject({ code: 'DISK_FULL' })
+    expect(acknowledged.length).toBeGreaterThan(50)
+    expect((await kv.get('key-0')).entry?.value).toEqual(value)
+
+    rmSync(ballast)
+    for (let attempt = 0; attempt < 500; attempt++) {
+      refusal = await refusalOf(kv.create(`later-${attempt}`, value))
+      if (refusal === undefined) break
+      expect(refusal).toMatchObject({ code: 'DISK_FULL' })
+      await new Promise((resolve) => setTimeout(resolve, 20)) // the store looks at the disk again after 100 ms
+    }
+    expect(refusal).toBeUndefined()
+    await kv.close()
+
+    const again = await embedded({ dir: join(dir, 'data') })
+    for (const key of acknowledged) expect((await again.get(key)).entry?.value, key).toEqual(value)
+    await again.close()
   },
 )
