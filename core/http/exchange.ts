@@ -40,7 +40,7 @@ export const mediaType = (contentType: string | undefined): string => (contentTy
 
 /** RFC 9112, 6.3: a request has a body when it says how long it is. */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
-  headers['transfer-encoding'] !== undefined || (headers['content-length'] !== undefined && headers['content-length'] !== '0')
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
 /** True when the body has come and nobody who read it to its end left something in `body`. */
 export const isUnparsed = (req: IncomingMessage, body: unknown): boolean => hasBody(req) && (body === undefined || !req.readableEnded)
@@ -51,11 +51,21 @@ export async function inEncodingOf(reply: Reply, acceptEncoding: string | undefi
   if (typeof encoding !== 'string' || encoding === 'identity' || takes(encoding, acceptEncoding)) return reply
   const decode = decoders[encoding.toLowerCase()]
   if (decode === undefined) return reply // RFC 9110, 12.5.3: an answer in another encoding is better than none
-  return {
-    ...reply,
-    headers: reply.headers.filter(([name]) => !['content-encoding', 'etag'].includes(name.toLowerCase())),
-    body: await decode(reply.body),
+  const body = await decode(reply.body).catch(() => undefined)
+  if (body === undefined) return reply // not what its header says: it is the handler's answer all the same
+  const headers = reply.headers.filter(([name]) => !['content-encoding', 'etag', 'vary'].includes(name.toLowerCase()))
+  const vary = reply.headers.find(([name]) => name.toLowerCase() === 'vary')?.[1]
+  return { ...reply, headers: [...headers, ['Vary', joinedVary(vary, 'Accept-Encoding')] as const], body }
+}
+
+/** What two layers say of `Vary`, each name once. */
+export function joinedVary(...values: readonly (number | string | readonly string[] | undefined)[]): string {
+  const names = new Map<string, string>()
+  for (const name of values.flat().join(',').split(',')) {
+    const trimmed = name.trim()
+    if (trimmed !== '' && !names.has(trimmed.toLowerCase())) names.set(trimmed.toLowerCase(), trimmed)
   }
+  return names.has('*') ? '*' : [...names.values()].join(', ')
 }
 
 /** RFC 9110, 12.5.3. Without the header a client takes every encoding, but one that sends none rarely means it: it gets plain bytes. */

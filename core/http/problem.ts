@@ -58,8 +58,15 @@ export function replyTo(problem: Problem, accept: string | undefined, rendered?:
   return { status: rendered?.status ?? problem.status, headers: [...headers.values()], body }
 }
 
-/** Only a client that names text and no JSON gets text: a problem is better said in JSON than not at all. */
+/** Only a client that takes text and likes JSON less gets text: a problem is better said in JSON than not at all. */
 function takesJson(accept: string | undefined): boolean {
-  if (accept === undefined || accept === '') return true
-  return /\bjson\b|\*\/\*|application\/\*/i.test(accept) || !/text\//i.test(accept)
+  if (accept === undefined || accept.length > 1_024) return true // longer lists are not worth the work
+  const ranges = accept.split(',').map((range) => {
+    const [name = '', ...parameters] = range.split(';').map((part) => part.trim().toLowerCase())
+    const quality = parameters.find((parameter) => parameter.startsWith('q='))
+    return { name, quality: quality === undefined ? 1 : Number(quality.slice(2)) || 0 }
+  })
+  const best = (wanted: RegExp): number => Math.max(0, ...ranges.filter(({ name }) => wanted.test(name)).map(({ quality }) => quality))
+  const json = best(/^application\/(.*json|\*)$|^\*\/\*$/)
+  return json > 0 ? json >= best(/^text\/plain$/) : best(/^text\//) === 0
 }

@@ -13,21 +13,17 @@ import { stepKeyOf } from './fingerprint.ts'
 import { encodeRecord } from './record.ts'
 import { isFinal, judge, transition, type Claimed, type Event } from './rules.ts'
 import { Budget, remove, timerOf, write, type Settings, type Standing } from './store.ts'
-import type { Answer, Ending, Once, Refused, Replay, Run, Saved, Step, UnstoredReason } from './types.ts'
+import type { Answer, ClaimRequest, Ending, Once, Refused, Replay, Run, Saved, Step, UnstoredReason } from './types.ts'
 
-/** Steps of one run. Beyond it is a loop that should be a queue. */
-const stepsMax = 64
+const stepsMax = 64 // of one run: beyond it is a loop that should be a queue
 const stepNameLengthMax = 128
+/** For so many leases a run goes on that nobody waits for: by default five minutes, as long as Node lets a request take (`requestTimeout`). */
+const leasesAbandoned = 10
 
 export interface Held {
   readonly settings: Settings
   readonly storeKey: string
-  readonly request: {
-    readonly scope: string
-    readonly key: string
-    readonly operation?: string | undefined
-    readonly signal?: AbortSignal | undefined
-  }
+  readonly request: Omit<ClaimRequest, 'fingerprint'>
   readonly record: Claimed
   /** undefined: not protected, because the store is away and the options allow it. */
   readonly version: Version | undefined
@@ -68,6 +64,8 @@ export class HeldRun implements Run {
   /** The record has ended for good and the handler goes on: nobody else will run, so its steps need no record. */
   #isStreamed = false
   #isStepBegun: boolean
+  /** On the local clock: from here on the lease is not renewed. */
+  #renewsUntil = Infinity
   #renewTimer: unknown
   #lapseTimer: unknown
   #controller: AbortController | undefined
@@ -121,6 +119,11 @@ export class HeldRun implements Run {
   async release(): Promise<Saved> {
     const isWorthKeeping = this.#record.steps.length > 0 || this.#record.attempt > 1
     return (await this.#end(isWorthKeeping ? { type: 'hand-back' } : 'destroy', released)) ?? released
+  }
+
+  abandon(): void {
+    const { elapsed, leaseMs } = this.#settings
+    this.#renewsUntil = Math.min(this.#renewsUntil, elapsed() + leasesAbandoned * leaseMs)
   }
 
   /** A policy that throws must not open the way to a second run. */
@@ -224,7 +227,7 @@ export class HeldRun implements Run {
       this.#lapseAfter(this.#lapsesAt - elapsed())
       this.#tell('renewed', {})
     }
-    this.#renewAfter(put.type === 'saved' ? leaseMs / 3 : (leaseMs / 12) * (1 + random()))
+    if (elapsed() < this.#renewsUntil) this.#renewAfter(put.type === 'saved' ? leaseMs / 3 : (leaseMs / 12) * (1 + random()))
   }
 
   #lapseAfter(ms: number): void {
@@ -386,9 +389,7 @@ export class HeldRun implements Run {
 
   #tellEnd(event: Event | 'destroy'): void {
     const type = event === 'destroy' ? 'hand-back' : event.type
-    if (type === 'complete') this.#tell('completed', {})
-    else if (type === 'unstored') this.#tell('unstored', {})
-    else this.#tell(type === 'fail' ? 'unknown' : 'handed-back', {})
+    this.#tell(type === 'complete' ? 'completed' : type === 'unstored' ? type : type === 'fail' ? 'unknown' : 'handed-back', {})
   }
 }
 

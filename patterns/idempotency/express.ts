@@ -50,7 +50,10 @@ async function serve(
         bytesMax: run.answerBytesMax,
         onAnswer: (answer) => run.answered(answer),
         onStream: (head, reason) => run.streamed(head, reason),
-        onGone: () => life?.gone(),
+        onGone: () => {
+          run.abandon()
+          life?.gone()
+        },
       })
       life = new Life(capture, (error) => void run.failed(error))
     }

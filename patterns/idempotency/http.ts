@@ -85,6 +85,8 @@ export interface ProtectedRun {
   streamed(head: Head, reason: 'streamed' | 'too-large'): Promise<Verdict>
   /** The handler has ended, and there will be no answer. */
   failed(error: unknown): Promise<void>
+  /** The client has gone and the answer has not come. It may come: the claim is kept for a bounded time. */
+  abandon(): void
 }
 
 export type Entry = Entered | { readonly type: 'reply'; readonly reply: Reply }
@@ -185,6 +187,7 @@ export class Door<C> {
       answered: ({ body, ...head }) => end(() => run.complete({ head: this.#headOf(head), body }, { status: head.status })),
       streamed: (head, reason) => end(() => run.unstored(this.#headOf(head), reason)),
       failed: async (error) => void (await end(() => run.failed(error))),
+      abandon: () => run.abandon(),
     }
   }
 
@@ -254,19 +257,23 @@ function bodyOf(req: IncomingMessage, body: unknown): unknown {
   return hasBody(req) ? body : undefined // Express 4 leaves {} where there was nothing
 }
 
-/** multer's files: `req.file`, or `req.files` as a list or by field. @throws KvError BODY_UNPARSED for files that are not in memory. */
+/**
+ * multer's files: `req.file`, or `req.files` as a list or by field.
+ * @throws KvError BODY_UNPARSED for files whose bytes are not here: on disk, or left by a parser whose files look otherwise.
+ */
 function uploads(files: unknown): unknown {
+  if (files === null || files === undefined) return null
   if (Array.isArray(files)) return files.map(uploads)
-  if (typeof files !== 'object' || files === null) return null
-  if (!('fieldname' in files)) return Object.entries(files).map(([field, list]) => [field, uploads(list)])
+  const isByField = Object.values(files).every((value) => typeof value === 'object' && value !== null && !(value instanceof Uint8Array))
+  if (isByField) return Object.entries(files).map(([field, list]) => [field, uploads(list)])
   const { fieldname, originalname, mimetype, buffer } = files as Record<string, unknown>
   if (!(buffer instanceof Uint8Array)) {
     throw new KvError('BODY_UNPARSED', {
-      message: 'an uploaded file is not in memory, so it cannot be compared with a repetition',
+      message: 'the bytes of an uploaded file are not in memory, so they cannot be compared with a repetition',
       hint: 'keep uploads in memory, or say with `fingerprint` what must be equal',
     })
   }
-  return [fieldname, originalname, mimetype, fingerprintOf({ operation: 'upload', body: buffer })]
+  return [String(fieldname), String(originalname), String(mimetype), fingerprintOf({ operation: 'upload', body: buffer })]
 }
 
 /** Our own record, so its shape is known; a damaged one does not decode. */

@@ -5,7 +5,8 @@
  */
 import { PassThrough, Readable } from 'node:stream'
 import type { Context, Middleware } from 'koa'
-import { Capture, headersOf, type Verdict } from '../../core/http/capture.ts'
+import { Capture, headersOf, mayHaveBody, type Verdict } from '../../core/http/capture.ts'
+import { joinedVary } from '../../core/http/exchange.ts'
 import type { Reply } from '../../core/http/problem.ts'
 import { Door, onceOfRequest, type DoorOptions, type ProtectedRun } from './http.ts'
 import type { Idempotency, Once } from './types.ts'
@@ -30,34 +31,36 @@ export function idempotent(idempotency: Idempotency, options: DoorOptions<Contex
     const { run } = entry
     if (run === undefined) return await next()
 
-    let failure: { readonly error: unknown } | undefined
-    const fail = (): void => {
-      // After the turn: whoever catches the error may be about to answer.
-      if (failure !== undefined) setImmediate(() => void (capture.isEnded || run.failed(failure?.error)))
-    }
+    let isFailed = false
+    const isGone = (): boolean => !ctx.req.socket.writable
     const capture = new Capture(ctx.res, {
       bytesMax: run.answerBytesMax,
-      onAnswer: (answer) => run.answered(answer),
+      // To a client that has left Koa sends nothing, whatever the context says.
+      onAnswer: (answer) => run.answered(isFailed && isGone() ? { ...wholeOf(ctx), headers: headersOf(ctx.res) } : answer),
       onStream: (head, reason) => run.streamed(head, reason),
-      onGone: fail,
+      onGone: () => run.abandon(),
     })
+    const { onerror } = ctx
+    ctx.onerror = (error) => {
+      // Here ends what nobody has caught; a broken connection comes here too, and says nothing about the handler.
+      if (isFailed && isGone() && !capture.isBegun && error !== ctx.req.socket.errored) void run.answered(errorOf(ctx, error))
+      onerror.call(ctx, error)
+    }
     try {
       await next()
+      if (ctx.respond === false || capture.isBegun) return
+      const verdict = await answer(ctx, run)
+      capture.open()
+      if (verdict.replaceBy) {
+        capture.restoreHeaders()
+        return show(ctx, verdict.replaceBy)
+      }
+      if (verdict.headers) ctx.set(verdict.headers)
     } catch (error) {
       // Who renders it, and how, is decided further out; it is held back and stored on its way to the socket.
-      failure = { error }
-      if (ctx.res.destroyed || !ctx.writable) fail()
+      isFailed = true
       throw error
     }
-    if (ctx.respond === false || capture.isBegun) return
-    const before = headersOf(ctx.res)
-    const verdict = await answer(ctx, run)
-    capture.open()
-    if (verdict.replaceBy) {
-      for (const [name] of before) ctx.remove(name)
-      return show(ctx, verdict.replaceBy)
-    }
-    if (verdict.headers) ctx.set(verdict.headers)
   }
 }
 
@@ -66,21 +69,20 @@ export const onceOf = (ctx: { readonly req: Context['req'] }): Once => onceOfReq
 
 /** Stores what Koa is about to send (koa: lib/application.js, respond). */
 async function answer(ctx: Context, run: ProtectedRun): Promise<Verdict> {
-  const stream = streamOf(ctx.body)
   const head = () => ({ status: ctx.status, headers: headersOf(ctx.res) })
-  if (stream === undefined) {
-    if (ctx.body === undefined && !emptyStatuses.has(ctx.status)) {
-      const { status } = ctx
-      ctx.body = ctx.message || String(status) // what Koa itself says when nobody answered
+  if (/^text\/event-stream\b/i.test(ctx.response.get('content-type'))) return await run.streamed(head(), 'streamed')
+  const source = streamOf(ctx.body)
+  if (source === undefined) {
+    if (ctx.body === undefined) {
+      const { status, body } = wholeOf(ctx)
+      if (mayHaveBody(status)) ctx.body = Buffer.from(body).toString()
       ctx.status = status
     }
     return await run.answered({ ...head(), body: bytesOf(ctx.body) })
   }
-  if (/^text\/event-stream\b/i.test(String(ctx.response.get('content-type')))) return await run.streamed(head(), 'streamed')
 
   const chunks: Uint8Array[] = []
   let bytes = 0
-  const source = stream[Symbol.asyncIterator]()
   try {
     for (;;) {
       const next = await source.next()
@@ -91,11 +93,12 @@ async function answer(ctx: Context, run: ProtectedRun): Promise<Verdict> {
       if (bytes <= run.answerBytesMax) continue
       const verdict = await run.streamed(head(), 'too-large')
       if (verdict.replaceBy) await source.return?.()
-      else setBody(ctx, Readable.from(rejoined(chunks, source)).pipe(new PassThrough()))
+      else setBody(ctx, Readable.from(rejoined(chunks, source), { objectMode: false }))
       return verdict
     }
   } catch (error) {
-    await run.failed(error)
+    // Koa ends the stream of a client that has left. The handler has answered, so it must not run again.
+    if (ctx.res.destroyed) return await run.streamed(head(), 'streamed')
     throw error
   }
   const body = Buffer.concat(chunks)
@@ -104,7 +107,22 @@ async function answer(ctx: Context, run: ProtectedRun): Promise<Verdict> {
   return verdict
 }
 
-const emptyStatuses = new Set([204, 205, 304])
+/** What the context says, where it is no stream; in Koa's own words where nobody answered. */
+function wholeOf(ctx: Context): Pick<Reply, 'status' | 'body'> {
+  const { status } = ctx
+  if (!mayHaveBody(status)) return { status, body: Buffer.alloc(0) }
+  return { status, body: ctx.body === undefined ? Buffer.from(ctx.message || String(status)) : bytesOf(ctx.body) }
+}
+
+/** What Koa says of an error (koa: lib/context.js, onerror). */
+function errorOf(ctx: Context, error: unknown): Reply {
+  const { status, statusCode, expose, message } = error as { status?: unknown; statusCode?: unknown; expose?: unknown; message?: unknown }
+  const said = status || statusCode
+  ctx.status = typeof said === 'number' && Number.isInteger(said) && said >= 100 && said <= 999 ? said : 500
+  if (!ctx.message) ctx.status = 500
+  const text = expose === true ? String(message) : ctx.message
+  return { status: ctx.status, headers: [['content-type', 'text/plain; charset=utf-8']], body: Buffer.from(text) }
+}
 
 async function* rejoined(chunks: Uint8Array[], source: AsyncIterator<unknown>): AsyncGenerator<unknown> {
   yield* chunks.splice(0)
@@ -126,18 +144,22 @@ function show(ctx: Context, { status, headers, body }: Reply): void {
   ctx.body = Buffer.from(body)
   ctx.status = status
   ctx.remove('Content-Type')
-  for (const [name, value] of headers) ctx.set(name, typeof value === 'string' ? value : [...value])
+  for (const [name, value] of headers) {
+    if (name.toLowerCase() === 'vary') ctx.set(name, joinedVary(ctx.response.get(name), value))
+    else ctx.set(name, typeof value === 'string' ? value : [...value])
+  }
 }
 
-function streamOf(body: unknown): AsyncIterable<unknown> | undefined {
-  if (body instanceof Readable) return body
-  if (typeof body === 'object' && body !== null && 'pipe' in body && typeof body.pipe === 'function') {
-    return (body as NodeJS.ReadableStream).pipe(new PassThrough())
-  }
-  if (body instanceof Blob) return body.stream()
-  if (body instanceof ReadableStream) return body as unknown as AsyncIterable<unknown>
-  if (body instanceof Response) return (body.body ?? Readable.from([])) as unknown as AsyncIterable<unknown>
-  return undefined
+function streamOf(body: unknown): AsyncIterator<unknown> | undefined {
+  if (typeof body !== 'object' || body === null) return undefined
+  const web = body instanceof Blob ? body.stream() : body instanceof Response ? (body.body ?? Readable.from([])) : body
+  if (web !== body || body instanceof Readable || body instanceof ReadableStream)
+    return (web as AsyncIterable<unknown>)[Symbol.asyncIterator]()
+  // Streams of other makes.
+  if (!('pipe' in body) || typeof body.pipe !== 'function') return undefined
+  const passed = new PassThrough()
+  ;(body as NodeJS.ReadableStream).on('error', (error) => passed.destroy(error)).pipe(passed)
+  return passed[Symbol.asyncIterator]()
 }
 
 /** The bytes of what is no stream. */

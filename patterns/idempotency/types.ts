@@ -145,6 +145,11 @@ export interface Run {
   failed(error: unknown): Promise<Saved>
   /** Gives the claim back: the key may run again at once. */
   release(): Promise<Saved>
+  /**
+   * Nobody waits for the answer any more, so perhaps nobody will ever end this run: the lease is renewed for ten more leases and then ends,
+   * and `once.signal` fires. Until then, and after it unless another run took over, an answer is stored as ever.
+   */
+  abandon(): void
 }
 
 export interface Replay {
