@@ -62,7 +62,7 @@ const checksumBytes = 4
 const hasValue = 1
 
 /**
- * The bytes of a record, in a buffer of their own, so that a cache which keeps them pins nothing else.
+ * The bytes of a record, in a buffer of their own behind the key, so that a cache which keeps them pins nothing else.
  * `key` is the record's key on disk: it is part of the checksum.
  */
 export function encodeRecord(key: Uint8Array, record: KeyRecord): Buffer {
@@ -78,7 +78,10 @@ export function encodeRecord(key: Uint8Array, record: KeyRecord): Buffer {
     (completions ? fieldHead + completions.length : 0) +
     (value ? fieldHead + value.length : 0) +
     checksumBytes
-  const bytes = Buffer.allocUnsafeSlow(size)
+  // The key stands before the record, so that one pass makes the checksum of both.
+  const keyed = Buffer.allocUnsafeSlow(key.length + size)
+  keyed.set(key)
+  const bytes = keyed.subarray(key.length)
   bytes[0] = formatVersion
   bytes[flagsAt] = value ? hasValue : 0
   let at = bytes.writeDoubleBE(record.version, numbersAt)
@@ -90,7 +93,7 @@ export function encodeRecord(key: Uint8Array, record: KeyRecord): Buffer {
   if (!sameRequest) at = writeText(bytes, at, Tag.lastRequest, lastRequest)
   if (completions) at = writeBytes(bytes, at, Tag.completions, completions)
   if (value) at = writeBytes(bytes, at, Tag.value, value)
-  bytes.writeUInt32BE(crc32(bytes.subarray(0, at), crc32(key)), at)
+  bytes.writeUInt32BE(crc32(keyed.subarray(0, key.length + at)), at)
   return bytes
 }
 

@@ -45,6 +45,8 @@ interface RocksIterator {
 
 const options = {
   createIfMissing: true,
+  /** A filter over the whole keys of what is not in a table file yet: most creates look for a key that is not there. */
+  optimize: 'point-lookup',
   keyEncoding: 'buffer',
   valueEncoding: 'buffer',
   /** Values are small, and often compressed already; zstd with a dictionary costs more than it saves. */
