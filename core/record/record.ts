@@ -63,8 +63,17 @@ export interface KeyRecord {
 /** One string a request. The line feed cannot occur in a session (see `checkRequestId`), so two names never make one token. */
 export const requestToken = (name: RequestName): string => (name.sequence === 0 ? name.session : `${name.session}\n${name.sequence}`)
 
-export const versionOf = (version: number, lastModifiedAt: EpochMs, lastRequest: string): Version =>
-  `${version}.${lastModifiedAt.toString(36)}.${lastRequest}` as Version
+/** The last instant as text: in a store's batch all versions have the same, and making the text is half of making a version. */
+let stampedAt = -1
+let stamp = ''
+
+export function versionOf(version: number, lastModifiedAt: EpochMs, lastRequest: string): Version {
+  if (lastModifiedAt !== stampedAt) {
+    stampedAt = lastModifiedAt
+    stamp = lastModifiedAt.toString(36)
+  }
+  return `${version}.${stamp}.${lastRequest}` as Version
+}
 
 /** Dead at `now`: a tombstone, or expired. At the very instant of expiry an entry is dead. */
 export const isDead = (record: KeyRecord, now: EpochMs): boolean =>

@@ -273,9 +273,9 @@ export class GroupCommit implements Backend {
 
   /** Keeps what a batch or a read has learned, once it is durable. */
   #remember(states: ReadonlyMap<string, KeyState>): void {
-    for (const { key, after, bytes } of states.values()) {
+    for (const { key, after, bytes, slot } of states.values()) {
       if (after === undefined) this.#cache.delete(key)
-      else if (bytes !== undefined) this.#cache.set(key, bytes)
+      else if (bytes !== undefined) this.#cache.set(key, bytes, slot)
     }
   }
 

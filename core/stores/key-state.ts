@@ -5,10 +5,10 @@
 import { KvError } from '../kv/errors.ts'
 import type { KeyRecord } from '../record/record.ts'
 import { readFault, type Engine } from '../engine/engine.ts'
-import { decodeRecord, recordKey } from '../engine/layout.ts'
+import { decodeRecord, readRecord, recordKey } from '../engine/layout.ts'
 import type { Call } from './call-queue.ts'
 import type { Expired } from './expiry-sweep.ts'
-import type { RecordCache } from './record-cache.ts'
+import type { RecordCache, Slot } from './record-cache.ts'
 
 /** What a batch knows of one key. */
 export interface KeyState {
@@ -18,6 +18,8 @@ export interface KeyState {
   after: KeyRecord | undefined
   /** What the cache is to keep of the key when `after` is durable: bytes that it does not have yet. */
   bytes: Buffer | undefined
+  /** The key's place in the cache, if it has one. */
+  readonly slot: Slot | undefined
   /** The record could not be read. */
   fault: KvError | undefined
 }
@@ -28,8 +30,9 @@ export function loadStates(engine: Engine, cache: RecordCache, calls: readonly C
   const absent: KeyState[] = []
   const want = (key: string): void => {
     if (states.has(key)) return
-    const record = cache.record(key)
-    const state: KeyState = { key, diskKey: recordKey(key), before: record, after: record, bytes: undefined, fault: undefined }
+    const slot = cache.slot(key)
+    const record = slot && readRecord(slot.record)
+    const state: KeyState = { key, diskKey: recordKey(key), before: record, after: record, bytes: undefined, slot, fault: undefined }
     states.set(key, state)
     if (record === undefined) absent.push(state)
   }

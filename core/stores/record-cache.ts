@@ -7,18 +7,21 @@
 import type { EpochMs } from '../base/types.ts'
 import { readRecord } from '../engine/layout.ts'
 import type { Entry } from '../kv/kv.ts'
-import { entryOf, type KeyRecord } from '../record/record.ts'
+import { entryOf } from '../record/record.ts'
 
 /** What a Map entry, the slot, the buffer and the entry made of it take beside the bytes of key and record: measured, see the test. */
 export const slotBytes = 500
 
-interface Slot {
+/** The place of one record in the cache. */
+export interface Slot {
   /** As on disk, in a buffer of its own. */
   record: Buffer
   /** The record as the application sees it while it lives; made at the first read. */
   entry: Entry | undefined
   bytes: number
   used: boolean
+  /** False once the slot has left the cache. */
+  isKept: boolean
 }
 
 export class RecordCache {
@@ -35,11 +38,10 @@ export class RecordCache {
     return this.#bytes
   }
 
-  record(key: string): KeyRecord | undefined {
+  slot(key: string): Slot | undefined {
     const slot = this.#slots.get(key)
-    if (slot === undefined) return undefined
-    slot.used = true
-    return readRecord(slot.record)
+    if (slot !== undefined) slot.used = true
+    return slot
   }
 
   /** The entry at `now`: null when the record is there and dead, undefined when the record is not in the cache. */
@@ -52,10 +54,13 @@ export class RecordCache {
     return entry.expiresAt !== undefined && entry.expiresAt <= now ? null : entry
   }
 
-  /** Keeps the bytes of a record, as `encodeRecord` made them or as they came from disk, in a buffer of their own. */
-  set(key: string, record: Buffer): void {
+  /**
+   * Keeps the bytes of a record, as `encodeRecord` made them or as they came from disk, in a buffer of their own.
+   * `known` is the key's slot, where the caller has it: it saves looking for it again.
+   */
+  set(key: string, record: Buffer, known?: Slot): void {
     const bytes = slotBytes + key.length * 2 + record.length
-    const slot = this.#slots.get(key)
+    const slot = known?.isKept ? known : this.#slots.get(key)
     if (slot) {
       this.#bytes += bytes - slot.bytes
       slot.record = record
@@ -63,7 +68,7 @@ export class RecordCache {
       slot.bytes = bytes
       slot.used = true
     } else {
-      this.#slots.set(key, { record, entry: undefined, bytes, used: false })
+      this.#slots.set(key, { record, entry: undefined, bytes, used: false, isKept: true })
       this.#bytes += bytes
     }
     if (this.#bytes > this.#bytesMax) this.#evict()
@@ -73,6 +78,7 @@ export class RecordCache {
     const slot = this.#slots.get(key)
     if (slot === undefined) return
     this.#slots.delete(key)
+    slot.isKept = false
     this.#bytes -= slot.bytes
   }
 
