@@ -58,6 +58,7 @@ export class GroupCommit implements Backend {
   readonly #beforeClose: (() => void) | undefined
   #turnIsDue = false
   #inFlight = false
+  #isClosing = false
   /** `full`: the last write found no space. `reopening`: the engine may not be touched. `failed`: for ever. */
   #state: 'open' | 'full' | 'reopening' | 'failed' = 'open'
   #failure: unknown
@@ -102,10 +103,12 @@ export class GroupCommit implements Backend {
   async records(): Promise<Cursor> {
     await this.#quiet()
     this.#mustWork()
+    if (this.#isClosing) throw new KvError('CLOSED')
     return this.#engine.range(recordRange.from, recordRange.to)
   }
 
   async close(): Promise<void> {
+    this.#isClosing = true
     this.#sweep.close()
     while (
       this.#state !== 'failed' &&
