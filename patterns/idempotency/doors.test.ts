@@ -6,7 +6,8 @@ import { describe, expect, test } from 'vitest'
 import { KvError } from '../../core/kv/errors.ts'
 import { settle } from '../../core/testing/clock.ts'
 import { faulty } from '../../core/testing/faulty.ts'
-import { begin, frameworks, gate, gone, send, serve, shop, type Handler } from '../../test/http/doors.ts'
+import { begin, gate, gone, send, serve } from '../../test/http/client.ts'
+import { frameworks, shop, type Handler } from '../../test/http/doors.ts'
 
 const body = { amount: 100 }
 
