@@ -85,7 +85,7 @@ class Engine implements Idempotency {
       throw error
     }
     const text = await textOrUnstored(claim, value)
-    const outcome = await claim.complete({ head: null, body: encoder.encode(text) }, { value })
+    const outcome = await claim.complete({ head: null, body: Buffer.from(text) }, { value })
     if (outcome.type === 'overtaken') return resultOf<T>(outcome.by)
     return { ok: true, value: valueOf(text) as T, replayed: false, saved: outcome.type === 'saved' }
   }
@@ -302,7 +302,6 @@ type Timed = Pick<Standing, 'version' | 'now'>
 
 const standingIn = (written: Written): Standing | undefined => (written.type === 'refused' ? written.standing : undefined)
 
-const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
 function resultOf<T>(claim: Exclude<Claim, Run>): RunResult<T> {

@@ -22,7 +22,6 @@ const magic = 0x68
 export const formatVersion = 1
 const headerBytes = 6
 
-const encoder = new TextEncoder()
 const decoder = new TextDecoder('utf-8', { fatal: true })
 const noBody = new Uint8Array(0)
 
@@ -40,18 +39,20 @@ interface Fields {
 }
 
 export function encodeRecord(record: IdempotencyRecord): Uint8Array {
-  const json = encoder.encode(JSON.stringify(fieldsOf(record)))
+  const json = jsonOf(record)
+  const jsonBytes = Buffer.byteLength(json)
   const body = record.state === 'completed' ? record.answer.body : noBody
-  const bytes = new Uint8Array(headerBytes + json.length + body.length)
+  // From Node's pool: a buffer of its own for each record costs more than all else here.
+  const bytes = Buffer.allocUnsafe(headerBytes + jsonBytes + body.length)
   bytes[0] = magic
   bytes[1] = formatVersion
-  new DataView(bytes.buffer).setUint32(2, json.length)
-  bytes.set(json, headerBytes)
-  bytes.set(body, headerBytes + json.length)
+  bytes.writeUInt32BE(jsonBytes, 2)
+  bytes.write(json, headerBytes)
+  bytes.set(body, headerBytes + jsonBytes)
   return bytes
 }
 
-/** The body is a view of `bytes`. @throws KvError RECORD_UNREADABLE. */
+/** The body is a view of `bytes`, a plain one also when they are a Buffer. @throws KvError RECORD_UNREADABLE. */
 export function decodeRecord(bytes: Uint8Array): IdempotencyRecord {
   if (bytes[0] !== magic) return unreadable('it does not begin as an idempotency record')
   if (bytes[1] !== formatVersion) return unreadable(`its format version is ${bytes[1] ?? 'missing'}, this release reads ${formatVersion}`)
@@ -65,26 +66,18 @@ export function decodeRecord(bytes: Uint8Array): IdempotencyRecord {
     return unreadable('its JSON is damaged', cause)
   }
   if (!hasCommonFields(fields)) return unreadable('its fields are not those of an idempotency record')
-  return recordOf(fields, bytes.subarray(bodyAt))
+  return recordOf(fields, new Uint8Array(bytes.buffer, bytes.byteOffset + bodyAt, bytes.length - bodyAt))
 }
 
-/** One shape for all states: members that are undefined are not written. */
-function fieldsOf(record: IdempotencyRecord): { readonly [Name in keyof Fields]: Fields[Name] | undefined } {
-  const { state, steps } = record
-  const isClaimed = state === 'claimed'
-  const isUnstored = state === 'unstored'
-  return {
-    st: state,
-    fp: record.fingerprint,
-    at: record.attempt,
-    ow: record.owner,
-    wr: record.writes,
-    sp: steps.length === 0 ? undefined : steps.map(({ name, result }) => (result === undefined ? [name] : [name, result])),
-    lm: isClaimed ? record.leaseMs : undefined,
-    le: isClaimed ? record.leaseEndsAt : undefined,
-    hd: state === 'completed' ? record.answer.head : isUnstored ? record.head : undefined,
-    rs: isUnstored ? record.reason : undefined,
-  }
+/** Put together by hand, which takes a fifth of the time of an object and JSON.stringify: it is written twice a run. */
+function jsonOf(record: IdempotencyRecord): string {
+  const { state, fingerprint, attempt, owner, writes, steps } = record
+  let json = `{"st":"${state}","fp":${JSON.stringify(fingerprint)},"at":${attempt},"ow":${JSON.stringify(owner)},"wr":${writes}`
+  if (steps.length > 0) json += `,"sp":${JSON.stringify(steps.map(({ name, result }) => (result === undefined ? [name] : [name, result])))}`
+  if (state === 'claimed') json += `,"lm":${record.leaseMs},"le":${record.leaseEndsAt}`
+  else if (state === 'completed') json += `,"hd":${JSON.stringify(record.answer.head)}`
+  else if (state === 'unstored') json += `,"hd":${JSON.stringify(record.head)},"rs":"${record.reason}"`
+  return `${json}}`
 }
 
 function recordOf(fields: Fields, body: Uint8Array): IdempotencyRecord {
