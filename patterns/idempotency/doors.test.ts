@@ -55,6 +55,15 @@ describe.each(frameworks)('$name', ({ make }) => {
     expect(runs()).toBe(1)
   })
 
+  test('tells another path under one given name: 422, never the answer of another place (T8)', async () => {
+    const { handler, runs } = counted()
+    const url = await serve(make({ payments: shop().payments(), handler, options: { operation: 'capture' } }))
+    await send(url, { key: 'k', body })
+    expect((await send(url, { key: 'k', body, path: '/refunds' })).status).toBe(422)
+    expect((await send(url, { key: 'k', body })).headers['idempotent-replayed']).toBe('true')
+    expect(runs()).toBe(1)
+  })
+
   test('compares the body as it was before the handler changed it (T9)', async () => {
     let runs = 0
     const handler: Handler = ({ body: given, answer }) => {
