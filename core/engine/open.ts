@@ -12,6 +12,7 @@ import { rocksdbProblem } from './judge.ts'
 import type { Marker } from './layout.ts'
 import { portableEngine, type PortableModule } from './portable.ts'
 import { rocksdbEngine, type RocksModule } from './rocksdb.ts'
+import { checkLogs } from './write-ahead-log.ts'
 
 /** The engine for a new directory: RocksDB where it runs, else LevelDB. */
 export async function bestEngine(): Promise<Marker['engine']> {
@@ -20,13 +21,14 @@ export async function bestEngine(): Promise<Marker['engine']> {
 
 /**
  * Opens the engine that the marker of `dir` names.
- * @throws KvError ENGINE_UNUSABLE, DIRECTORY_IN_USE, DISK_FULL, UNAVAILABLE.
+ * @throws KvError ENGINE_UNUSABLE, DIRECTORY_IN_USE, DAMAGED, DISK_FULL, UNAVAILABLE.
  */
 export async function openEngine(dir: string, { engine }: Marker): Promise<Engine> {
   try {
     mkdirSync(engineDir(dir), { recursive: true })
     // An engine finds a second opening in this process by its path: one directory must have one path.
     const path = realpathSync(engineDir(dir))
+    await checkLogs(path)
     if (engine === 'portable') return await portableEngine(load<PortableModule>('classic-level', 'ClassicLevel'), path)
     const problem = await rocksdbProblem()
     if (problem !== undefined) throw unusable('rocksdb', problem)

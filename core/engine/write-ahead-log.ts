@@ -1,0 +1,113 @@
+/**
+ * Looks through the write-ahead logs of an engine before the engine reads them, for damage that it would pass over in silence.
+ * Invariant: a log that passes loses at most a tail to which nothing was added any more: what a power cut may do to the last batch.
+ * Why: at a record that does not fit its checksum RocksDB takes the rest of the log for the end, and LevelDB skips it. After a power
+ * cut that is right. But a batch is begun only when the one before is synced, so damage with a batch behind it is a failing disk, and
+ * what was acknowledged would come back as "no key".
+ *
+ * Both engines write the format of LevelDB: blocks of 32 KiB; in them records of a checksum (4), length (2), type (1) and content.
+ */
+import { open, readdir, type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import { KvError } from '../kv/errors.ts'
+import { codeOf } from './engine.ts'
+
+const blockBytes = 32_768
+const headBytes = 7
+/** Read at once. */
+const chunkBytes = blockBytes * 32
+
+/** The part of a batch that a record holds. Other numbers are of later formats: they cannot be judged here. */
+const Part = { whole: 1, first: 2, middle: 3, last: 4 } as const
+
+/** @throws KvError DAMAGED naming the file, the place and the way out. */
+export async function checkLogs(dir: string): Promise<void> {
+  const names = (await readdir(dir)).filter((name) => /^\d+\.log$/.test(name)).sort()
+  for (const name of names) {
+    const path = join(dir, name)
+    const at = await damageIn(path)
+    if (at === undefined) continue
+    throw new KvError('DAMAGED', {
+      message: `the log ${path} is damaged at byte ${at}, and what was written after it would be lost`,
+      hint: `restore a snapshot into another directory, or go on without what follows: truncate -s ${at} '${path}'`,
+    })
+  }
+}
+
+/** Where a log stops to fit its checksums although another batch follows; undefined when it does not, or ends there. */
+async function damageIn(path: string): Promise<number | undefined> {
+  let file: FileHandle
+  try {
+    file = await open(path, 'r')
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined // another process has the directory, and is done with this log
+    throw error
+  }
+  try {
+    const { size } = await file.stat()
+    const chunk = Buffer.allocUnsafeSlow(Math.min(chunkBytes, size))
+    let damagedAt: number | undefined
+    for (let from = 0; from < size; from += chunkBytes) {
+      const { bytesRead } = await file.read(chunk, 0, Math.min(chunkBytes, size - from), from)
+      for (let block = 0; block < bytesRead; block += blockBytes) {
+        const bytes = chunk.subarray(block, Math.min(block + blockBytes, bytesRead))
+        let at = 0
+        if (damagedAt === undefined) {
+          const end = endOfRecords(bytes)
+          if (end === 'unknown') return undefined
+          if (end === undefined) continue
+          damagedAt = from + block + end
+          at = end + 1
+        }
+        if (beginsBatchAfter(bytes, at)) return damagedAt
+      }
+    }
+    return undefined
+  } finally {
+    await file.close()
+  }
+}
+
+/** Where the records of a block stop to fit; undefined when they fill it. */
+function endOfRecords(block: Buffer): number | 'unknown' | undefined {
+  let at = 0
+  while (at + headBytes <= block.length) {
+    const type = block[at + 6] as number
+    if (type > Part.last && fits(block, at)) return 'unknown'
+    if (!fits(block, at)) return at
+    at += headBytes + block.readUInt16LE(at + 4)
+  }
+  return undefined
+}
+
+/** Whether any record from `at` on fits its checksum and begins a batch. Lengths are not to be trusted here, so every place is tried. */
+function beginsBatchAfter(block: Buffer, at: number): boolean {
+  for (; at + headBytes <= block.length; at++) {
+    const type = block[at + 6]
+    if ((type === Part.whole || type === Part.first) && fits(block, at)) return true
+  }
+  return false
+}
+
+/** Whether there is a record at `at` whose checksum fits. */
+function fits(block: Buffer, at: number): boolean {
+  const length = block.readUInt16LE(at + 4)
+  const end = at + headBytes + length
+  if (end > block.length || block[at + 6] === 0) return false
+  return block.readUInt32LE(at) === masked(crc32c(block, at + 6, end))
+}
+
+/** As LevelDB stores it, so that a checksum of content that holds checksums is not worthless. */
+const masked = (crc: number): number => (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0
+
+/** The CRC of Castagnoli; node:zlib has the other one. */
+function crc32c(bytes: Uint8Array, from: number, to: number): number {
+  let crc = -1
+  for (let at = from; at < to; at++) crc = (table[(crc ^ (bytes[at] as number)) & 0xff] as number) ^ (crc >>> 8)
+  return ~crc >>> 0
+}
+const table = Int32Array.from({ length: 256 }, (_, index) => {
+  let crc = index
+  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1
+  return crc
+})
