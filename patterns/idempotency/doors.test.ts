@@ -420,6 +420,8 @@ describe.each(frameworks)('$name', ({ make }) => {
     const refused = await send(url, { key: 'k', body })
     expect(refused.status).toBe(500)
     expect(refused.json()).toEqual({ error: 'APPLIED_TWICE' })
+    // The key is not used up: with the mistake mended, the client's repetition must run.
+    expect((await send(url, { key: 'k', body })).headers['idempotent-replayed']).toBeUndefined()
     expect(runs()).toBe(0)
   })
 

@@ -26,7 +26,10 @@ export interface DoorOptions<C> {
   readonly scope: (context: C) => string | Promise<string>
   /** Refuse requests without a key (400). Default: false, they run unprotected. */
   readonly required?: boolean | undefined
-  /** Names what is asked for. Default: method and path, as in 'POST /payments'. */
+  /**
+   * Names what is asked for. Default: method and path, as in 'POST /payments'. Under one name given as a string another path is another request (422);
+   * a function says all that tells requests apart.
+   */
   readonly operation?: string | ((context: C) => string) | undefined
   /** Take only quoted keys, as the draft wants them. Default: false. */
   readonly strict?: boolean | undefined
@@ -124,7 +127,11 @@ export class Door<C> {
   async enter(call: Call<C>, res: ServerResponse): Promise<Entry> {
     const { req, context } = call
     const { required = false, strict } = this.#options
-    if (entered.has(req)) throw new KvError('APPLIED_TWICE')
+    const before = entered.get(req)
+    if (before !== undefined) {
+      before.once?.release() // a mistake in the program must not use up the client's key
+      throw new KvError('APPLIED_TWICE')
+    }
     const place: { once: Once | undefined } = { once: undefined }
     entered.set(req, place)
     const method = req.method ?? 'GET'
@@ -141,7 +148,7 @@ export class Door<C> {
     if (res.headersSent) invalid('an answer has left before the idempotency door', 'put idempotent(...) before whatever answers')
     const scope = await this.#options.scope(context)
     if (typeof scope !== 'string' || scope === '') throw new KvError('SCOPE_MISSING')
-    const fingerprint = this.#fingerprintOf(call, operation, query)
+    const fingerprint = this.#fingerprintOf(call, operation, path, query)
 
     const claim = await this.#idempotency.claim({ scope, key: parsed.key, operation, fingerprint })
     if (claim.type !== 'run') return { type: 'reply', reply: await this.#instead(claim, call) }
@@ -155,14 +162,16 @@ export class Door<C> {
   }
 
   /** Before any handler can change what was parsed (T9). */
-  #fingerprintOf(call: Call<C>, operation: string, query: string): Fingerprint {
+  #fingerprintOf(call: Call<C>, operation: string, path: string, query: string): Fingerprint {
     const { req, body, context, files } = call
     const own = this.#options.fingerprint
+    // One name for '/orders/:id/capture' must not answer order 2 with order 1.
+    const place = typeof this.#options.operation === 'string' ? `${operation} ${req.method ?? ''} ${path}` : operation
     if (own === undefined && isUnparsed(req, body)) throw new KvError('BODY_UNPARSED')
     const contentType = hasBody(req) ? mediaType(req.headers['content-type']) : ''
     try {
       const what = own ? own(context) : files === undefined ? bodyOf(req, body) : [body ?? null, uploads(files)]
-      return fingerprintOf({ operation, query, contentType, body: what })
+      return fingerprintOf({ operation: place, query, contentType, body: what })
     } catch (cause) {
       if (!(cause instanceof NotJsonError)) throw cause
       throw new KvError('INVALID_ARGUMENT', {
