@@ -46,7 +46,14 @@ describe.each([
     ['urlencoded, extended', [express.urlencoded({ extended: true })], form, 'a[b]=1&c=2', 'c=2&a[b]=1', 'a[b]=2&c=2'],
     ['text', [express.text()], plain, 'hello', 'hello', 'hello '],
     ['raw', [express.raw()], binary, Buffer.from([0, 1, 255]), Buffer.from([0, 1, 255]), Buffer.from([0, 1, 254])],
-    ['all parsers in a row', [express.json(), express.urlencoded({ extended: false }), express.text(), express.raw()], binary, 'ab', 'ab', 'ac'],
+    [
+      'all parsers in a row',
+      [express.json(), express.urlencoded({ extended: false }), express.text(), express.raw()],
+      binary,
+      'ab',
+      'ab',
+      'ac',
+    ],
   ])('compares bodies parsed as %s (T9)', async (_what, parsers, headers, first, equal, other) => {
     const { url, runs } = await parsed(...parsers)
     expect((await send(url, { key: 'k', body: first, headers })).status).toBe(201)

@@ -1,7 +1,7 @@
 /**
  * A compressor as middleware: through `write` and `end`, asynchronously, with its head when it has bytes.
  * Invariant: what has an encoding already passes.
- * Why not the `compression` package: that does the same in more lines, without a dependency.
+ * Why not the `compression` package: what matters of it here are these lines.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createGzip, type Gzip } from 'node:zlib'
