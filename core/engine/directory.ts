@@ -20,11 +20,13 @@ import {
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { KvError } from '../kv/errors.ts'
-import { codeOf, messageOf } from './engine.ts'
+import { codeOf, messageOf, type Durability } from './engine.ts'
 import { decodeMarker, encodeMarker, type Marker } from './layout.ts'
 
 const markerName = 'hapax.json'
 const ownerName = 'owner.json'
+/** How long the logs were at the last clean close (write-ahead-log.ts). */
+export const sealFile = (dir: string): string => join(dir, 'closed.json')
 /** Where the engine keeps its files. */
 export const engineDir = (dir: string): string => join(dir, 'records')
 
@@ -61,7 +63,7 @@ function namesIn(dir: string): string[] {
 export function createMarker(dir: string, marker: Marker): Marker {
   try {
     mkdirSync(dir, { recursive: true })
-    const written = writeDurably(dir, encodeMarker(marker))
+    const written = writeDurably(dir, markerName, encodeMarker(marker))
     try {
       linkSync(written, join(dir, markerName)) // unlike a rename, it never replaces what another process wrote
     } catch (error) {
@@ -81,12 +83,13 @@ export function createMarker(dir: string, marker: Marker): Marker {
 
 /** Puts another marker in the place of the present one. */
 export function replaceMarker(dir: string, marker: Marker): void {
-  renameSync(writeDurably(dir, encodeMarker(marker)), join(dir, markerName))
+  renameSync(writeDurably(dir, markerName, encodeMarker(marker)), join(dir, markerName))
   syncDirectory(dir)
 }
 
-function writeDurably(dir: string, text: string): string {
-  const path = join(dir, `${markerName}.${process.pid}`)
+/** A durable file under a name of its own beside `name`; returns its path. */
+function writeDurably(dir: string, name: string, text: string): string {
+  const path = join(dir, `${name}.${process.pid}`)
   const fd = openSync(path, 'w', 0o644)
   try {
     writeSync(fd, text)
@@ -106,18 +109,24 @@ function unusable(dir: string, error: unknown): KvError {
   })
 }
 
+/** Who has, or had, the directory. */
+interface Owner {
+  readonly pid?: unknown
+  readonly since?: unknown
+  readonly durability?: unknown
+  /** The system's name for the time since the machine started; '' where it has none. */
+  readonly boot?: unknown
+}
+
 /** Leaves word of who has the directory. To be called with the engine's lock held. */
-export function writeOwner(dir: string): void {
-  const path = join(dir, ownerName)
+export function writeOwner(dir: string, durability: Durability): void {
   try {
-    const fd = openSync(path, 'w', 0o644)
-    try {
-      writeSync(fd, `${JSON.stringify({ pid: process.pid, since: new Date().toISOString() })}\n`)
-    } finally {
-      closeSync(fd)
-    }
+    const owner: Owner = { pid: process.pid, since: new Date().toISOString(), durability, boot: bootId() }
+    renameSync(writeDurably(dir, ownerName, `${JSON.stringify(owner)}\n`), join(dir, ownerName))
+    syncDirectory(dir)
   } catch {
-    // Only a message would be better with it; a full disk must not keep a store from opening.
+    // Only messages would be better with it; a full disk must not keep a store from opening.
+    removeOwner(dir)
   }
 }
 
@@ -125,11 +134,30 @@ export function removeOwner(dir: string): void {
   rmSync(join(dir, ownerName), { force: true })
 }
 
+/** True when what is on disk was written in the order of the calls: nothing but a machine that stops, with writes not synced, changes that. */
+export function isOrdered(dir: string): boolean {
+  let owner: Owner
+  try {
+    owner = JSON.parse(readFileSync(join(dir, ownerName), 'utf8')) as Owner
+  } catch (error) {
+    return codeOf(error) === 'ENOENT' // closed in order
+  }
+  return owner.durability === 'fsync' || (owner.boot !== '' && owner.boot === bootId())
+}
+
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+  } catch {
+    return ''
+  }
+}
+
 /** The error for a directory whose engine is locked. */
 export function inUse(dir: string, cause: unknown): KvError {
-  let owner: { pid?: unknown; since?: unknown } = {}
+  let owner: Owner = {}
   try {
-    owner = JSON.parse(readFileSync(join(dir, ownerName), 'utf8')) as typeof owner
+    owner = JSON.parse(readFileSync(join(dir, ownerName), 'utf8')) as Owner
   } catch {
     // It is opening at this moment, or could not write the file.
   }

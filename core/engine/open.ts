@@ -6,13 +6,12 @@
 import { mkdirSync, realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { KvError } from '../kv/errors.ts'
-import { engineDir, inUse } from './directory.ts'
+import { engineDir, inUse, isOrdered, sealFile } from './directory.ts'
 import { codeOf, isDiskFull, messageOf, type Engine } from './engine.ts'
 import { rocksdbProblem } from './judge.ts'
 import type { Marker } from './layout.ts'
 import { portableEngine, type PortableModule } from './portable.ts'
 import { rocksdbEngine, type RocksModule } from './rocksdb.ts'
-import { checkLogs } from './write-ahead-log.ts'
 
 /** The engine for a new directory: RocksDB where it runs, else LevelDB. */
 export async function bestEngine(): Promise<Marker['engine']> {
@@ -28,7 +27,7 @@ export async function openEngine(dir: string, { engine }: Marker): Promise<Engin
     mkdirSync(engineDir(dir), { recursive: true })
     // An engine finds a second opening in this process by its path: one directory must have one path.
     const path = realpathSync(engineDir(dir))
-    await checkLogs(path)
+    await checkLogs(path, sealFile(dir), isOrdered(dir))
     if (engine === 'portable') return await portableEngine(load<PortableModule>('classic-level', 'ClassicLevel'), path)
     const problem = await rocksdbProblem()
     if (problem !== undefined) throw unusable('rocksdb', problem)

@@ -1,12 +1,14 @@
 /**
  * Looks through the write-ahead logs of an engine before the engine reads them, for damage that it would pass over in silence.
  * Invariant: a log that passes loses at most a tail to which nothing was added any more: what a power cut may do to the last batch.
+ * After a clean close it loses nothing: the close has sealed how long the logs are.
  * Why: at a record that does not fit its checksum RocksDB takes the rest of the log for the end, and LevelDB skips it. After a power
  * cut that is right. But a batch is begun only when the one before is synced, so damage with a batch behind it is a failing disk, and
  * what was acknowledged would come back as "no key".
  *
  * Both engines write the format of LevelDB: blocks of 32 KiB; in them records of a checksum (4), length (2), type (1) and content.
  */
+import { readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { open, readdir, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { KvError } from '../kv/errors.ts'
@@ -20,27 +22,67 @@ const chunkBytes = blockBytes * 32
 /** The part of a batch that a record holds. Other numbers are of later formats: they cannot be judged here. */
 const Part = { whole: 1, first: 2, middle: 3, last: 4 } as const
 
-/** @throws KvError DAMAGED naming the file, the place and the way out. */
-export async function checkLogs(dir: string): Promise<void> {
-  const names = (await readdir(dir)).filter((name) => /^\d+\.log$/.test(name)).sort()
+const isLog = (name: string): boolean => /^\d+\.log$/.test(name)
+
+/** Bytes of each log by name. A log only grows, so an old seal stays right for as long as its log is there. */
+type Seal = Readonly<Record<string, unknown>>
+
+/** Notes in `sealFile` how long the logs in `dir` are. To be called when the last write is over and the engine still has the directory. */
+export function sealLogs(dir: string, sealFile: string): void {
+  try {
+    const sizes = readdirSync(dir)
+      .filter(isLog)
+      .map((name) => [name, statSync(join(dir, name)).size])
+    writeFileSync(`${sealFile}.${process.pid}`, JSON.stringify(Object.fromEntries(sizes)))
+    renameSync(`${sealFile}.${process.pid}`, sealFile)
+  } catch {
+    // Without a seal less damage can be told from a crash; a full disk must not keep a store from closing.
+  }
+}
+
+function readSeal(sealFile: string): Seal {
+  try {
+    return (JSON.parse(readFileSync(sealFile, 'utf8')) as Seal | null) ?? {}
+  } catch {
+    return {}
+  }
+}
+
+/**
+ * @param isOrdered that a batch was begun only when all before it were on the disk, or that the machine has not stopped since. Else, which
+ * is after a power cut with durability 'os', a batch behind a damaged place does not show that the place was whole once.
+ * @throws KvError DAMAGED naming the file, the place and the way out.
+ */
+export async function checkLogs(dir: string, sealFile: string, isOrdered: boolean): Promise<void> {
+  const names = (await readdir(dir)).filter(isLog).sort()
+  const seal = readSeal(sealFile)
   for (const name of names) {
     const path = join(dir, name)
-    const at = await damageIn(path)
-    if (at === undefined) continue
+    const { endsAt, hasMore } = await readLog(path)
+    const sealed = seal[name]
+    const isSealed = typeof sealed === 'number' && endsAt < sealed
+    if (!isSealed && !(isOrdered && hasMore)) continue
     throw new KvError('DAMAGED', {
-      message: `the log ${path} is damaged at byte ${at}, and what was written after it would be lost`,
-      hint: `restore a snapshot into another directory, or go on without what follows: truncate -s ${at} '${path}'`,
+      message: `the log ${path} is damaged at byte ${endsAt}, and what was written there or after it would be lost`,
+      hint: `restore a snapshot into another directory, or go on without what follows: truncate -s ${endsAt} '${path}'${isSealed ? ` && rm '${sealFile}'` : ''}`,
     })
   }
 }
 
-/** Where a log stops to fit its checksums although another batch follows; undefined when it does not, or ends there. */
-async function damageIn(path: string): Promise<number | undefined> {
+interface LogState {
+  /** Where the log stops to fit its checksums, or its length. Infinity when it cannot be judged. */
+  readonly endsAt: number
+  /** Whether another batch follows behind that place. */
+  readonly hasMore: boolean
+}
+const unknown: LogState = { endsAt: Number.POSITIVE_INFINITY, hasMore: false }
+
+async function readLog(path: string): Promise<LogState> {
   let file: FileHandle
   try {
     file = await open(path, 'r')
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined // another process has the directory, and is done with this log
+    if (codeOf(error) === 'ENOENT') return unknown // another process has the directory, and is done with this log
     throw error
   }
   try {
@@ -54,15 +96,15 @@ async function damageIn(path: string): Promise<number | undefined> {
         let at = 0
         if (damagedAt === undefined) {
           const end = endOfRecords(bytes)
-          if (end === 'unknown') return undefined
+          if (end === 'unknown') return unknown
           if (end === undefined) continue
           damagedAt = from + block + end
           at = end + 1
         }
-        if (beginsBatchAfter(bytes, at)) return damagedAt
+        if (beginsBatchAfter(bytes, at)) return { endsAt: damagedAt, hasMore: true }
       }
     }
-    return undefined
+    return { endsAt: damagedAt ?? size, hasMore: false }
   } finally {
     await file.close()
   }
@@ -100,14 +142,31 @@ function fits(block: Buffer, at: number): boolean {
 /** As LevelDB stores it, so that a checksum of content that holds checksums is not worthless. */
 const masked = (crc: number): number => (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0
 
-/** The CRC of Castagnoli; node:zlib has the other one. */
+/** The CRC of Castagnoli; node:zlib has the other one. Four bytes a step: an opening reads some 100 MB of log at most. */
 function crc32c(bytes: Uint8Array, from: number, to: number): number {
+  const [one, two, three, four] = tables
   let crc = -1
-  for (let at = from; at < to; at++) crc = (table[(crc ^ (bytes[at] as number)) & 0xff] as number) ^ (crc >>> 8)
+  let at = from
+  for (; at + 4 <= to; at += 4) {
+    crc ^= (bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)
+    crc =
+      (four[crc & 0xff] as number) ^
+      (three[(crc >>> 8) & 0xff] as number) ^
+      (two[(crc >>> 16) & 0xff] as number) ^
+      (one[crc >>> 24] as number)
+  }
+  for (; at < to; at++) crc = (one[(crc ^ (bytes[at] as number)) & 0xff] as number) ^ (crc >>> 8)
   return ~crc >>> 0
 }
-const table = Int32Array.from({ length: 256 }, (_, index) => {
-  let crc = index
-  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1
-  return crc
-})
+const tables = crcTables()
+function crcTables(): readonly [Int32Array, Int32Array, Int32Array, Int32Array] {
+  const first = Int32Array.from({ length: 256 }, (_, index) => {
+    let crc = index
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1
+    return crc
+  })
+  const next = (table: Int32Array): Int32Array => table.map((crc) => (crc >>> 8) ^ (first[crc & 0xff] as number))
+  const second = next(first)
+  const third = next(second)
+  return [first, second, third, next(third)]
+}

@@ -4,10 +4,11 @@
  * Why a directory never changes its engine by itself: a store that opens empty because it looked in another place is a second charge.
  */
 import { epochMs, type Clock } from '../base/types.ts'
-import { createMarker, readMarker, removeOwner, writeOwner } from '../engine/directory.ts'
+import { createMarker, engineDir, readMarker, removeOwner, sealFile, writeOwner } from '../engine/directory.ts'
 import type { Durability } from '../engine/engine.ts'
 import { formatVersion, type Marker } from '../engine/layout.ts'
 import { bestEngine, openEngine } from '../engine/open.ts'
+import { sealLogs } from '../engine/write-ahead-log.ts'
 import { invalid, KvError } from '../kv/errors.ts'
 import type { KV } from '../kv/kv.ts'
 import { resolveLimits, type LimitsOption } from '../kv/limits.ts'
@@ -56,7 +57,7 @@ const systemClock: Clock = { now: () => epochMs(Date.now()) }
 
 /**
  * Opens the store in `dir`.
- * @throws KvError ENGINE_UNUSABLE, ENGINE_DIFFERS, DIRECTORY_IN_USE, SNAPSHOT_INVALID (a restore was cut off), DISK_FULL, UNAVAILABLE, INVALID_ARGUMENT.
+ * @throws KvError ENGINE_UNUSABLE, ENGINE_DIFFERS, DIRECTORY_IN_USE, SNAPSHOT_INVALID (a restore was cut off), DAMAGED (a log), DISK_FULL, UNAVAILABLE, INVALID_ARGUMENT.
  * @example const kv = await embedded({ dir: './data' })
  */
 export async function embedded(options: EmbeddedOptions): Promise<EmbeddedKV> {
@@ -70,7 +71,7 @@ export async function embedded(options: EmbeddedOptions): Promise<EmbeddedKV> {
 
   const marker = await markerFor(dir, wanted)
   const engine = await openEngine(dir, marker)
-  writeOwner(dir)
+  writeOwner(dir, durability)
   const capabilities = Object.freeze({
     store: `embedded (${marker.engine})`,
     exactExpiry: true,
@@ -90,7 +91,10 @@ export async function embedded(options: EmbeddedOptions): Promise<EmbeddedKV> {
     ticker: systemTicker,
     cacheBytes,
     queue,
-    beforeClose: () => removeOwner(dir),
+    beforeClose: (isSound) => {
+      if (isSound) sealLogs(engineDir(dir), sealFile(dir))
+      removeOwner(dir)
+    },
   })
   const kv = kvOver(commit)
   return Object.assign(kv, {

@@ -26,8 +26,8 @@ export interface GroupCommitOptions {
   readonly ticker: Ticker
   readonly cacheBytes: number
   readonly queue: QueueLimits
-  /** Called once nothing waits any more, before the engine closes. */
-  readonly beforeClose?: (() => void) | undefined
+  /** Called once nothing waits any more, before the engine closes. `isSound`: every write so far went well or was refused before it. */
+  readonly beforeClose?: ((isSound: boolean) => void) | undefined
 }
 
 /** Calls of one batch: at some 4 us each, a batch holds the event loop for at most a few milliseconds. */
@@ -55,7 +55,7 @@ export class GroupCommit implements Backend {
   readonly #reads: CallQueue
   readonly #cache: RecordCache
   readonly #sweep: ExpirySweep
-  readonly #beforeClose: (() => void) | undefined
+  readonly #beforeClose: GroupCommitOptions['beforeClose']
   #turnIsDue = false
   #inFlight = false
   #isClosing = false
@@ -116,7 +116,7 @@ export class GroupCommit implements Backend {
     )
       await this.#quiet()
     this.#cache.clear()
-    this.#beforeClose?.()
+    this.#beforeClose?.(this.#state === 'open')
     await this.#engine.close()
   }
 

@@ -4,10 +4,11 @@
  * Why the file is read twice: nothing of it may be used before all of it is known to be whole.
  */
 import { rmSync } from 'node:fs'
-import { createMarker, engineDir, readMarker, removeMarker, replaceMarker } from '../engine/directory.ts'
+import { createMarker, engineDir, readMarker, removeMarker, replaceMarker, sealFile } from '../engine/directory.ts'
 import type { Change, Engine } from '../engine/engine.ts'
 import { decodeRecord, formatVersion, indexKey, keyOfRecord, recordRange, type Marker } from '../engine/layout.ts'
 import { bestEngine, openEngine } from '../engine/open.ts'
+import { sealLogs } from '../engine/write-ahead-log.ts'
 import { invalid, KvError } from '../kv/errors.ts'
 import { completionRules } from '../record/operation.ts'
 import { forgettableAt } from '../record/record.ts'
@@ -42,6 +43,7 @@ export async function restore({ file, dir, engine = 'auto' }: RestoreOptions): P
     try {
       result = await eachRow(file, (changes) => opened.write(changes, 'fsync'))
       await checkCount(opened, result.entries)
+      sealLogs(engineDir(dir), sealFile(dir))
     } finally {
       await opened.close()
     }
@@ -49,6 +51,7 @@ export async function restore({ file, dir, engine = 'auto' }: RestoreOptions): P
     return result
   } catch (error) {
     rmSync(engineDir(dir), { recursive: true, force: true })
+    rmSync(sealFile(dir), { force: true })
     removeMarker(dir)
     throw error
   }
