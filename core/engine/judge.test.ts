@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { build } from 'esbuild'
+import { buildSync } from 'esbuild'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
@@ -16,7 +16,7 @@ beforeEach(async () => {
   // All that is installed, but RocksDB: each test brings its own.
   for (const name of readdirSync(join(root, 'node_modules')))
     if (name !== 'rocksdb' && !name.startsWith('.')) symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name))
-  await build({
+  buildSync({
     entryPoints: [join(root, 'core/stores/embedded.ts')],
     outfile: join(folder, 'embedded.mjs'),
     bundle: true,
@@ -82,6 +82,20 @@ describe('RocksDB that cannot be loaded', () => {
     fakeRocksdb(counting('process.abort() // another release'))
     open({ dir: join(folder, 'three') })
     expect(readFileSync(counter, 'utf8')).toBe('xx')
+  })
+})
+
+describe('a trial that says nothing about the binary is not kept', () => {
+  test.each([
+    ['was ended from outside', `process.kill(process.pid, 'SIGTERM'); setInterval(() => {}, 1_000)`],
+    ['found no place for its files', `module.exports = { RocksLevel: class {} }; process.env.TMPDIR = '/nowhere'`],
+  ])('it %s: the next start tries again', (_name, code) => {
+    const counter = join(folder, 'tries')
+    fakeRocksdb(`require('node:fs').appendFileSync(${JSON.stringify(counter)}, 'x'); ${code}`)
+    for (const tries of ['x', 'xx']) {
+      expect(open({ engine: 'rocksdb' })).toMatchObject({ code: 'ENGINE_UNUSABLE' })
+      expect(readFileSync(counter, 'utf8')).toBe(tries)
+    }
   })
 })
 

@@ -4,48 +4,56 @@
  * Why a child: the published `rocksdb` 5 aborts Node 22 inside dlopen, and a binary for newer processors dies of an illegal
  * instruction; no try/catch sees either.
  */
-import { execFile } from 'node:child_process'
+import { execFile, type ExecFileException } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { cpus, tmpdir } from 'node:os'
+import { cpus, release, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 
 /** What a child may take to load the binary and write one record; then it counts as broken. Milliseconds. */
 const trialMs = 30_000
 
+/** How a child ends when the binary does not fit. Ended by anything else (a closing terminal, a lack of memory) it says nothing about the binary. */
+const crashes: readonly string[] = ['SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGILL', 'SIGSEGV', 'SIGSYS', 'SIGTRAP']
+/** The child says that the package cannot be loaded. */
+const exitUnloadable = 4
+
 const require = createRequire(import.meta.url)
 
-let judged: Promise<string | undefined> | undefined
+let judged: Promise<Verdict> | undefined
 
-/** Why RocksDB cannot be loaded here; undefined when it can. Judged once a process. */
-export function rocksdbProblem(): Promise<string | undefined> {
+/** Why RocksDB cannot be loaded here; undefined when it can. Judged once a process, or again when it could not be tried. */
+export async function rocksdbProblem(): Promise<string | undefined> {
   judged ??= judge()
-  return judged
+  const { problem, isFinal } = await judged
+  if (!isFinal) judged = undefined
+  return problem
 }
 
-async function judge(): Promise<string | undefined> {
+async function judge(): Promise<Verdict> {
+  const because = (problem: string): Verdict => ({ problem, isFinal: true })
   let root: string
   try {
     root = dirname(require.resolve('rocksdb/package.json'))
   } catch {
-    return 'the package is not installed'
+    return because('the package is not installed')
   }
   const binary = binaryIn(root)
-  if (binary === undefined) return `it has no binary for ${process.platform}-${process.arch}`
+  if (binary === undefined) return because(`it has no binary for ${process.platform}-${process.arch}`)
   const key = createHash('sha256')
     .update(readFileSync(binary))
-    .update(`\n${process.version} ${process.platform} ${process.arch} ${cpus()[0]?.model ?? ''}`)
+    .update(`\n${process.version} ${process.platform} ${process.arch} ${release()} ${cpus()[0]?.model ?? ''}`)
     .digest('hex')
     .slice(0, 32)
   const places = [join(dirname(root), '.cache', 'hapax'), join(tmpdir(), `hapax-${process.getuid?.() ?? 'user'}`)]
   for (const place of places) {
     const kept = readVerdict(join(place, `${key}.json`))
-    if (kept) return kept.problem
+    if (kept) return { problem: kept.problem, isFinal: true }
   }
   const verdict = await tryInChild(root)
   if (verdict.isFinal) keepVerdict(places, `${key}.json`, verdict.problem)
-  return verdict.problem
+  return verdict
 }
 
 function binaryIn(root: string): string | undefined {
@@ -86,9 +94,12 @@ function keepVerdict(places: readonly string[], name: string, problem: string | 
 /** Loads the package, writes and reads one record in a directory of its own, and removes it. */
 const trial = `
 const { mkdtempSync, rmSync } = require('node:fs'), { tmpdir } = require('node:os'), { join } = require('node:path')
+const end = (code, error) => { console.error(error.cause ?? error); process.exit(code) }
+let RocksLevel
+try { RocksLevel = require(process.argv[1]).RocksLevel } catch (error) { end(${exitUnloadable}, error) }
+if (typeof RocksLevel !== 'function') end(${exitUnloadable}, new Error('the installed package is another one of that name'))
 const dir = mkdtempSync(join(tmpdir(), 'hapax-trial-'))
 process.on('exit', () => rmSync(dir, { recursive: true, force: true }))
-const { RocksLevel } = require(process.argv[1])
 const db = new RocksLevel(join(dir, 'db'), { keyEncoding: 'buffer', valueEncoding: 'buffer' })
 const key = Buffer.from('key')
 db.open()
@@ -100,7 +111,7 @@ db.open()
     if (!db._getManySync([key], {})[0].equals(key)) throw new Error('it read something else than it wrote')
     return db.close()
   })
-  .catch((error) => { console.error(error.cause ?? error); process.exitCode = 3 })
+  .catch((error) => end(3, error))
 `
 
 interface Verdict {
@@ -108,6 +119,10 @@ interface Verdict {
   /** False when the trial itself could not be held, so that the next start tries again. */
   readonly isFinal: boolean
 }
+
+/** Windows says a crash as a large exit code, and so does a shell between. */
+const isAboutBinary = ({ code, signal }: ExecFileException): boolean =>
+  signal ? crashes.includes(signal) : code === exitUnloadable || Number(code) >= 128
 
 function tryInChild(root: string): Promise<Verdict> {
   // A debugger or a loader of this process is none of the child's.
@@ -120,7 +135,7 @@ function tryInChild(root: string): Promise<Verdict> {
       if (error.killed || typeof error.code === 'string')
         return resolve({ problem: `it could not be tried in a child process: ${error.message}`, isFinal: false })
       const how = error.signal ? `it ends the process with ${error.signal}` : 'it does not work'
-      resolve({ problem: last === '' ? how : `${how}: ${last}`, isFinal: error.signal !== null || error.code !== 3 })
+      resolve({ problem: last === '' ? how : `${how}: ${last}`, isFinal: isAboutBinary(error) })
     })
   })
 }
