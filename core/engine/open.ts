@@ -12,6 +12,7 @@ import { rocksdbProblem } from './judge.ts'
 import type { Marker } from './layout.ts'
 import { portableEngine, type PortableModule } from './portable.ts'
 import { rocksdbEngine, type RocksModule } from './rocksdb.ts'
+import { checkLogs } from './write-ahead-log.ts'
 
 /** The engine for a new directory: RocksDB where it runs, else LevelDB. */
 export async function bestEngine(): Promise<Marker['engine']> {
