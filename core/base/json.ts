@@ -38,7 +38,7 @@ function write(given: unknown, path: string, depth: number, above: object[], sor
   const value = hasToJson(given) ? given.toJSON() : given
   switch (typeof value) {
     case 'string':
-      return JSON.stringify(value)
+      return stringText(value)
     case 'number':
       if (!Number.isFinite(value)) throw new NotJsonError(`${path} is ${value}`)
       return String(value === 0 ? 0 : value) // -0 is 0
@@ -76,10 +76,13 @@ function objectText(value: object, path: string, depth: number, above: object[],
   for (const name of names) {
     const member = (value as Record<string, unknown>)[name]
     if (member === undefined) continue
-    text += `${text === '' ? '' : ','}${JSON.stringify(name)}:${write(member, `${path}.${name}`, depth + 1, above, sorted)}`
+    text += `${text === '' ? '' : ','}${stringText(name)}:${write(member, `${path}.${name}`, depth + 1, above, sorted)}`
   }
   return `{${text}}`
 }
+
+/** Printable ASCII without quote and backslash stands as it is: to find that out takes less than half the time of JSON.stringify. */
+const stringText = (text: string): string => (/^[ !#-[\]-~]*$/.test(text) ? `"${text}"` : JSON.stringify(text))
 
 const hasToJson = (value: unknown): value is { toJSON(): unknown } =>
   typeof value === 'object' && value !== null && typeof (value as { toJSON?: unknown }).toJSON === 'function'

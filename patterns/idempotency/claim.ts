@@ -10,6 +10,7 @@ import { KvError } from '../../core/kv/errors.ts'
 import type { Version } from '../../core/kv/kv.ts'
 import { tell, type IdempotencyEvent } from './events.ts'
 import { stepKeyOf } from './fingerprint.ts'
+import { HeldOnce } from './once.ts'
 import { encodeRecord } from './record.ts'
 import { isFinal, judge, transition, type Claimed, type Event } from './rules.ts'
 import { Budget, remove, timerOf, write, type Settings, type Standing } from './store.ts'
@@ -83,7 +84,14 @@ export class HeldRun implements Run {
     this.#sentAt = held.sentAt
     this.#lapsesAt = held.sentAt + settings.leaseMs
     this.#isStepBegun = record.steps.length > 0
-    this.once = this.#onceOf(request)
+    this.once = new HeldOnce(request, held.version === undefined ? 0 : record.attempt, {
+      signal: () => this.#signal(),
+      isOwned: () => this.#isOwned(),
+      step: (name, fn) => this.#step(name, fn),
+      release: () => {
+        this.#isReleaseAsked = true
+      },
+    })
   }
 
   /** Begins to renew the lease. */
@@ -134,27 +142,6 @@ export class HeldRun implements Run {
     } catch (cause) {
       this.#tell('store-error', { cause })
       return true
-    }
-  }
-
-  #onceOf({ scope, key, operation = '' }: Held['request']): Once {
-    const signal = (): AbortSignal => this.#signal()
-    const owned = (): boolean => this.#isOwned()
-    return {
-      scope,
-      key,
-      operation,
-      fence: this.#version === undefined ? 0 : this.#record.attempt,
-      get signal() {
-        return signal()
-      },
-      get owned() {
-        return owned()
-      },
-      step: (name, fn) => this.#step(name, fn),
-      release: () => {
-        this.#isReleaseAsked = true
-      },
     }
   }
 

@@ -74,7 +74,8 @@ class Engine implements Idempotency {
   }
 
   async run<T>(request: RunRequest, handler: (once: Once) => T | Promise<T>): Promise<RunResult<T>> {
-    const claim = await this.claim({ ...request, fingerprint: fingerprintOfInput(request) })
+    const { scope, key, operation, signal } = request // member by member: a spread of a caller's object is slow
+    const claim = await this.claim({ scope, key, operation, signal, fingerprint: fingerprintOfInput(request) })
     if (claim.type !== 'run') return resultOf<T>(claim)
     let value: T
     try {
