@@ -61,6 +61,8 @@ describe('RocksDB that cannot be loaded', () => {
     fakeRocksdb(code)
     expect(open({ engine: 'rocksdb' })).toMatchObject({ code: 'ENGINE_UNUSABLE' })
     expect(open({ dir: join(folder, 'new') })).toMatchObject({ ok: expect.stringContaining('portable') })
+    // The refusal has written nothing: whoever follows its hint finds the directory free.
+    expect(open({ engine: 'portable' })).toMatchObject({ ok: expect.stringContaining('portable') })
   })
   test('is not installed: the same', () => {
     expect(open({ engine: 'rocksdb' })).toMatchObject({ code: 'ENGINE_UNUSABLE', message: expect.stringContaining('not installed') })

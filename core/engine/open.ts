@@ -14,9 +14,14 @@ import { portableEngine, type PortableModule } from './portable.ts'
 import { rocksdbEngine, type RocksModule } from './rocksdb.ts'
 import { checkLogs } from './write-ahead-log.ts'
 
-/** The engine for a new directory: RocksDB where it runs, else LevelDB. */
-export async function bestEngine(): Promise<Marker['engine']> {
-  return (await rocksdbProblem()) === undefined ? 'rocksdb' : 'portable'
+/**
+ * The engine for a new directory: with 'auto' RocksDB where it runs, else LevelDB.
+ * @throws KvError ENGINE_UNUSABLE before anything is written: a marker would hold the directory to an engine that does not run.
+ */
+export async function engineForNew(wanted: 'auto' | Marker['engine']): Promise<Marker['engine']> {
+  const name = wanted !== 'auto' ? wanted : (await rocksdbProblem()) === undefined ? 'rocksdb' : 'portable'
+  await (name === 'rocksdb' ? loadRocksdb() : loadPortable())
+  return name
 }
 
 /**
@@ -29,10 +34,8 @@ export async function openEngine(dir: string, { engine }: Marker): Promise<Engin
     // An engine finds a second opening in this process by its path: one directory must have one path.
     const path = realpathSync(engineDir(dir))
     await checkLogs(path, sealFile(dir), isOrdered(dir))
-    if (engine === 'portable') return await portableEngine(load<PortableModule>('classic-level', 'ClassicLevel'), path)
-    const problem = await rocksdbProblem()
-    if (problem !== undefined) throw unusable('rocksdb', problem)
-    return await rocksdbEngine(load<RocksModule>('rocksdb', 'RocksLevel'), path)
+    if (engine === 'portable') return await portableEngine(loadPortable(), path)
+    return await rocksdbEngine(await loadRocksdb(), path)
   } catch (error) {
     if (error instanceof KvError) throw error
     if (codeOf(error) === 'LEVEL_LOCKED') throw inUse(dir, error)
@@ -47,6 +50,14 @@ export async function openEngine(dir: string, { engine }: Marker): Promise<Engin
 }
 
 const require = createRequire(import.meta.url)
+
+const loadPortable = (): PortableModule => load<PortableModule>('classic-level', 'ClassicLevel')
+
+async function loadRocksdb(): Promise<RocksModule> {
+  const problem = await rocksdbProblem()
+  if (problem !== undefined) throw unusable('rocksdb', problem)
+  return load<RocksModule>('rocksdb', 'RocksLevel')
+}
 
 function load<M>(packageName: string, exported: keyof M & string): M {
   let loaded: unknown

@@ -7,7 +7,7 @@ import { epochMs, type Clock } from '../base/types.ts'
 import { createMarker, engineDir, readMarker, removeOwner, sealFile, writeOwner } from '../engine/directory.ts'
 import type { Durability } from '../engine/engine.ts'
 import { formatVersion, type Marker } from '../engine/layout.ts'
-import { bestEngine, openEngine } from '../engine/open.ts'
+import { engineForNew, openEngine } from '../engine/open.ts'
 import { sealLogs } from '../engine/write-ahead-log.ts'
 import { invalid, KvError } from '../kv/errors.ts'
 import type { KV } from '../kv/kv.ts'
@@ -105,7 +105,7 @@ export async function embedded(options: EmbeddedOptions): Promise<EmbeddedKV> {
 /** The marker of the directory, made if the directory is new. */
 async function markerFor(dir: string, wanted: 'auto' | 'rocksdb' | 'portable'): Promise<Marker> {
   const present = readMarker(dir)
-  const marker = present ?? createMarker(dir, { format: formatVersion, engine: wanted === 'auto' ? await bestEngine() : wanted })
+  const marker = present ?? createMarker(dir, { format: formatVersion, engine: await engineForNew(wanted) })
   if (wanted !== 'auto' && marker.engine !== wanted) {
     throw new KvError('ENGINE_DIFFERS', {
       message: `the directory ${dir} was made by the engine '${marker.engine}', and '${wanted}' was asked for`,

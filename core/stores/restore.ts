@@ -7,7 +7,7 @@ import { rmSync } from 'node:fs'
 import { createMarker, engineDir, readMarker, removeMarker, replaceMarker, sealFile } from '../engine/directory.ts'
 import type { Change, Engine } from '../engine/engine.ts'
 import { decodeRecord, formatVersion, indexKey, keyOfRecord, recordRange, type Marker } from '../engine/layout.ts'
-import { bestEngine, openEngine } from '../engine/open.ts'
+import { engineForNew, openEngine } from '../engine/open.ts'
 import { sealLogs } from '../engine/write-ahead-log.ts'
 import { invalid, KvError } from '../kv/errors.ts'
 import { completionRules } from '../record/operation.ts'
@@ -34,7 +34,7 @@ export async function restore({ file, dir, engine = 'auto' }: RestoreOptions): P
   if (readMarker(dir) !== undefined) invalid(`the directory ${dir} holds a store already`, 'restore into an empty directory')
   await eachRow(file, async () => {})
 
-  const marker: Marker = { format: formatVersion, engine: engine === 'auto' ? await bestEngine() : engine, restoring: true }
+  const marker: Marker = { format: formatVersion, engine: await engineForNew(engine), restoring: true }
   const present = createMarker(dir, marker)
   if (present !== marker) invalid(`the directory ${dir} holds a store already`, 'restore into an empty directory')
   try {
