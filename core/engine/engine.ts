@@ -35,7 +35,8 @@ export interface Engine {
   getMany(keys: readonly Uint8Array[]): readonly (Uint8Array | undefined | KvError)[]
   /**
    * Called by one writer at a time. Returns at once when nothing has to be waited for.
-   * @throws KvError DISK_FULL: nothing was applied, and `reopen` must run before the next write. STORE_FAILED: what was applied is not known.
+   * @throws KvError DISK_FULL: nothing was applied (with `retry` other than 'safe': only after `reopen` it is known whether), and `reopen` must
+   * run before the next write. STORE_FAILED: what was applied is not known.
    */
   write(changes: readonly Change[], durability: Durability): void | Promise<void>
   /** Keys from `from` (inclusive) to `to` (exclusive). */
@@ -57,6 +58,15 @@ export function writeFault(error: unknown): KvError {
   if (isDiskFull(error)) return new KvError('DISK_FULL', { cause: error })
   return new KvError('STORE_FAILED', { message: `the store stopped because the disk failed: ${messageOf(error)}`, cause: error })
 }
+
+/** A disk that was full at the sync of what was written before it, or that may have been: then the write may be in the log. */
+export const fullWhileSyncing = (cause: unknown): KvError =>
+  new KvError('DISK_FULL', {
+    message: 'there is no space left on the disk, and whether the write is on it is not known yet',
+    hint: 'make space, then repeat the write with the same requestId, or read the key',
+    retry: 'same-request-id',
+    cause,
+  })
 
 /** ENOSPC and EDQUOT, as node or an engine says them. */
 export const isDiskFull = (error: unknown): boolean =>

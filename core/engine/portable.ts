@@ -7,7 +7,18 @@
 import type { ClassicLevel } from 'classic-level'
 import { KvError } from '../kv/errors.ts'
 import { needSpace } from './directory.ts'
-import { cursorBytesMax, readFault, writeFault, type Change, type Cursor, type Durability, type Engine, type Row } from './engine.ts'
+import {
+  cursorBytesMax,
+  fullWhileSyncing,
+  isDiskFull,
+  readFault,
+  writeFault,
+  type Change,
+  type Cursor,
+  type Durability,
+  type Engine,
+  type Row,
+} from './engine.ts'
 
 export interface PortableModule {
   readonly ClassicLevel: typeof ClassicLevel
@@ -58,7 +69,8 @@ export async function portableEngine(module: PortableModule, dir: string): Promi
           { sync: durability === 'fsync' },
         )
       } catch (error) {
-        throw writeFault(error)
+        // The binding writes and syncs in one call, and does not say which of them failed.
+        throw durability === 'fsync' && isDiskFull(error) ? fullWhileSyncing(error) : writeFault(error)
       }
     },
     range(from, to): Cursor {

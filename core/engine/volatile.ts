@@ -4,7 +4,7 @@
  * Why it exists: a killed process cannot show a missing sync, because the operating system still has the bytes.
  */
 import type { KvError } from '../kv/errors.ts'
-import { cursorBytesMax, type Change, type Cursor, type Durability, type Engine, type Row } from './engine.ts'
+import { cursorBytesMax, fullWhileSyncing, isDiskFull, type Change, type Cursor, type Durability, type Engine, type Row } from './engine.ts'
 
 /** Stands where a write meets the disk: may wait, or throw in place of the write. */
 export type DiskHook = (step: 'write' | 'sync', changes: readonly Change[]) => void | Promise<void>
@@ -56,11 +56,17 @@ export function volatileEngine(options: VolatileOptions = {}): VolatileEngine {
         return value && new Uint8Array(value)
       }),
     async write(changes: readonly Change[], durability: Durability) {
-      await options.disk?.('write', changes)
+      // Without a hook that waits, what is written can be read at once, as with RocksDB: durable it is later.
+      const waiting = options.disk?.('write', changes)
+      if (waiting) await waiting
       write(changes)
       if (durability === 'os') return
       const covered = unsynced.length
-      await options.disk?.('sync', changes)
+      try {
+        await options.disk?.('sync', changes)
+      } catch (error) {
+        throw isDiskFull(error) ? fullWhileSyncing(error) : error
+      }
       sync(covered)
     },
     range(from, to): Cursor {
@@ -80,6 +86,7 @@ export function volatileEngine(options: VolatileOptions = {}): VolatileEngine {
     },
     async reopen() {
       opened++
+      sync(unsynced.length)
     },
     async close() {},
     powerCut(kept = 0) {

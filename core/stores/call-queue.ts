@@ -175,18 +175,21 @@ export class CallQueue {
     })
   }
 
-  /** The next calls for a batch, in order. Those whose deadline has passed are refused here, without effect. */
+  /** The next calls for a batch, in order; a read counts its keys, and one call always fits. Those whose deadline has passed are refused here, without effect. */
   take(countMax: number, bytesMax: number): Call[] {
     const now = this.#ticker.now()
     const calls: Call[] = []
     let bytes = 0
+    let count = 0
     for (let call = this.#queued.first; call; call = this.#queued.first) {
       if (call.deadlineAt <= now) {
         this.#expire(call)
         continue
       }
-      if (calls.length > 0 && (calls.length >= countMax || bytes + call.bytes > bytesMax)) break
+      const weight = call.type === 'read' ? call.keys.length : 1
+      if (calls.length > 0 && (count + weight > countMax || bytes + call.bytes > bytesMax)) break
       bytes += call.bytes
+      count += weight
       this.#queued.remove(call)
       this.#sent.push(call)
       call.state = 'sent'

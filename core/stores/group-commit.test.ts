@@ -44,20 +44,25 @@ function handTicker(): Ticker & { pass(ms: number): void; readonly timers: numbe
 
 interface Bench {
   readonly kv: KV
+  readonly commit: GroupCommit
   readonly engine: VolatileEngine
   readonly ticker: ReturnType<typeof handTicker>
   readonly clock: ReturnType<typeof testClock>
   /** Batches, and keys read from disk at once. */
   readonly writes: (readonly Change[])[]
   readonly reads: number[]
+  /** Whether the engine cannot read. */
+  breakReads(isBroken: boolean): void
 }
 function bench(options: VolatileOptions & { queue?: Partial<QueueLimits>; cacheBytes?: number } = {}): Bench {
   const engine = volatileEngine(options)
   const writes: (readonly Change[])[] = []
   const reads: number[] = []
+  let cannotRead = false
   const watched: Engine = {
     ...engine,
     getMany(keys) {
+      if (cannotRead) throw new Error('EIO: i/o error, read')
       reads.push(keys.length)
       return engine.getMany(keys)
     },
@@ -68,28 +73,27 @@ function bench(options: VolatileOptions & { queue?: Partial<QueueLimits>; cacheB
   }
   const ticker = handTicker()
   const clock = testClock()
-  const kv = kvOver(
-    new GroupCommit({
-      engine: watched,
-      durability: 'fsync',
-      clock,
-      ticker,
-      cacheBytes: options.cacheBytes ?? 1_000_000,
-      queue: { callsMax: 1_000, bytesMax: 1_000_000, deadlineMs: 30_000, ...options.queue },
-      capabilities: {
-        store: 'test',
-        exactExpiry: true,
-        serverClock: true,
-        scan: false,
-        requestIds: true,
-        ttlGrainMs: 1,
-        durability: 'disk',
-        sites: 'one',
-        limits: limitPresets.wide,
-      },
-    }),
-  )
-  return { kv, engine, ticker, clock, writes, reads }
+  const commit = new GroupCommit({
+    engine: watched,
+    durability: 'fsync',
+    clock,
+    ticker,
+    cacheBytes: options.cacheBytes ?? 1_000_000,
+    queue: { callsMax: 1_000, bytesMax: 1_000_000, deadlineMs: 30_000, ...options.queue },
+    capabilities: {
+      store: 'test',
+      exactExpiry: true,
+      serverClock: true,
+      scan: false,
+      requestIds: true,
+      ttlGrainMs: 1,
+      durability: 'disk',
+      sites: 'one',
+      limits: limitPresets.wide,
+    },
+  })
+  const kv = kvOver(commit)
+  return { kv, commit, engine, ticker, clock, writes, reads, breakReads: (isBroken) => (cannotRead = isBroken) }
 }
 
 /** A disk whose syncs wait until they are let go. */
@@ -174,6 +178,28 @@ describe('group commit (G16)', () => {
     disk.release()
     await Promise.all([...all, ...others, free])
     expect(settled.sort()).toEqual(['create', 'free', 'get', 'getMany', 'refused'])
+    await kv.close()
+  })
+  test('a walk over all records, as for a snapshot, shows no write that is not durable (R3)', async () => {
+    const disk = heldDisk()
+    const { kv, commit } = bench(disk)
+    const walk = commit.records()
+    const write = kv.create('a', bytes('1'))
+    const cursor = await walk
+    expect(await cursor.next(10)).toEqual([])
+    await turns(3)
+    disk.release()
+    await write
+    expect(await (await commit.records()).next(10)).toHaveLength(1)
+    await kv.close()
+    await expect(commit.records()).rejects.toMatchObject({ code: 'CLOSED' })
+  })
+  test('a turn reads a bounded number of keys, however many callers ask for many', async () => {
+    const { kv, reads } = bench({ cacheBytes: 0 })
+    const keys = Array.from({ length: 500 }, (_, index) => `key-${index}`)
+    const asked = Array.from({ length: 6 }, (_, caller) => kv.getMany(keys.map((key) => `${caller}-${key}`)))
+    await Promise.all(asked)
+    expect(reads).toEqual([1_000, 1_000, 1_000])
     await kv.close()
   })
   test('a full queue says BUSY at once, and what it holds is served', async () => {
@@ -339,6 +365,29 @@ describe('a disk that fails (G18)', () => {
   })
 })
 
+describe('a disk that is full at the sync (G18)', () => {
+  test('leaves the outcome unknown and says so; opened again, the store shows what became of it', async () => {
+    let isFull = false
+    const { kv, ticker } = bench({
+      disk: (step) => {
+        if (step === 'sync' && isFull) throw Object.assign(new Error('ENOSPC: no space left on device, fdatasync'), { code: 'ENOSPC' })
+      },
+    })
+    const { entry } = await kv.set('a', bytes('1'))
+    isFull = true
+    await expect(kv.update('a', bytes('2'), { requestId: 'r' })).rejects.toMatchObject({ code: 'DISK_FULL', retry: 'same-request-id' })
+    isFull = false
+    ticker.pass(1_000)
+    // The write was in the log: after the store has opened it again, the state of before must not come from memory.
+    await kv.create('b', bytes('1'))
+    const { entry: present } = await kv.get('a')
+    expect(present?.value).toEqual(bytes('2'))
+    expect(await kv.update('a', bytes('3'), { ifVersion: entry?.version })).toMatchObject({ ok: false, refusal: 'version' })
+    expect((await kv.update('a', bytes('2'), { requestId: 'r' })).entry?.version).toBe(present?.version)
+    await kv.close()
+  })
+})
+
 describe('expiry on disk', () => {
   const present = (engine: VolatileEngine, count: number): number =>
     engine.getMany(Array.from({ length: count }, (_, index) => recordKey(`key-${index}`))).filter((value) => value !== undefined).length
@@ -358,6 +407,34 @@ describe('expiry on disk', () => {
     expect(writes.length).toBeGreaterThanOrEqual(3)
     expect(Math.max(...writes.map((changes) => changes.length))).toBeLessThanOrEqual(512)
     expect((await kv.get('stays')).entry).toBeDefined()
+    await kv.close()
+  })
+  test('a damaged record is not swept away: it stays an error until somebody destroys it', async () => {
+    const { kv, engine, clock, ticker } = bench({ cacheBytes: 0 })
+    await kv.create('key-0', bytes('1'), { ttl: '1s' })
+    await kv.create('key-1', bytes('1'), { ttl: '1s' })
+    engine.damage(recordKey('key-0'))
+    await clock.advance('2s')
+    for (let round = 0; round < 5; round++) {
+      ticker.pass(2_000)
+      await turns(10)
+    }
+    expect(present(engine, 2)).toBe(1)
+    await expect(kv.get('key-0')).rejects.toMatchObject({ code: 'DAMAGED' })
+    await kv.close()
+  })
+  test('a record that cannot be read for a while is swept later', async () => {
+    const { kv, engine, clock, ticker, breakReads } = bench({ cacheBytes: 0 })
+    await kv.create('key-0', bytes('1'), { ttl: '1s' })
+    await clock.advance('2s')
+    breakReads(true)
+    ticker.pass(2_000)
+    await turns(10)
+    breakReads(false)
+    expect(present(engine, 1)).toBe(1)
+    ticker.pass(2_000)
+    await turns(10)
+    expect(present(engine, 1)).toBe(0)
     await kv.close()
   })
   test('a clock that jumps a year ahead erases nothing', async () => {

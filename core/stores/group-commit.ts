@@ -15,6 +15,7 @@ import { encodeRecord, indexKey, recordRange } from '../engine/layout.ts'
 import { CallQueue, type Call, type QueueLimits, type Ticker } from './call-queue.ts'
 import { ExpirySweep, type Expired } from './expiry-sweep.ts'
 import { loadStates, type KeyState } from './key-state.ts'
+import { withOwnValue } from './own-value.ts'
 import { RecordCache } from './record-cache.ts'
 import type { Answer, Backend, Reading, Wait } from './verbs.ts'
 
@@ -63,6 +64,7 @@ export class GroupCommit implements Backend {
   #state: 'open' | 'full' | 'reopening' | 'failed' = 'open'
   #failure: unknown
   #fullUntil = 0
+  /** Run within a turn, before its batch: a promise would be answered when the batch has begun. */
   #whenQuiet: (() => void)[] = []
 
   constructor(options: GroupCommitOptions) {
@@ -100,11 +102,19 @@ export class GroupCommit implements Backend {
   }
 
   /** A walk over all records, begun when no batch is under way: it shows nothing that is not durable. */
-  async records(): Promise<Cursor> {
-    await this.#quiet()
-    this.#mustWork()
-    if (this.#isClosing) throw new KvError('CLOSED')
-    return this.#engine.range(recordRange.from, recordRange.to)
+  records(): Promise<Cursor> {
+    return new Promise((resolve, reject) => {
+      this.#whenQuiet.push(() => {
+        try {
+          this.#mustWork()
+          if (this.#isClosing) throw new KvError('CLOSED')
+          resolve(this.#engine.range(recordRange.from, recordRange.to))
+        } catch (error) {
+          reject(error)
+        }
+      })
+      this.#schedule()
+    })
   }
 
   async close(): Promise<void> {
@@ -218,7 +228,9 @@ export class GroupCommit implements Backend {
       const state = states.get(key) as KeyState
       const record = state.before
       const isRight = record !== undefined && forgettableAt(record, completionRules.lifeMs) === at
-      if (!isRight) changes.push({ key: entry, value: undefined })
+      // A record that cannot be read now may be read later; a damaged one never, and it stays until somebody destroys it.
+      if (state.fault && state.fault.code !== 'DAMAGED') this.#sweep.noteIndexed(at)
+      else if (!isRight) changes.push({ key: entry, value: undefined })
       else if (isForgettable(record, bound, completionRules.lifeMs)) state.after = undefined
       else this.#sweep.noteIndexed(at)
     }
@@ -266,6 +278,7 @@ export class GroupCommit implements Backend {
 
   #decideRead(call: Extract<Call, { type: 'read' }>, states: ReadonlyMap<string, KeyState>, now: ReturnType<Clock['now']>): void {
     const entries: (Entry | undefined)[] = []
+    call.fault = undefined
     for (const key of call.keys) {
       const state = states.get(key) as KeyState
       call.fault ??= state.fault
@@ -295,11 +308,15 @@ export class GroupCommit implements Backend {
   #endBadly(batch: Batch, fault: KvError): void {
     for (const { at } of batch.swept) this.#sweep.noteIndexed(at)
     if (fault.code !== 'DISK_FULL') return this.#fail(fault)
+    const { message, hint, retry, cause } = fault
+    const refusal = (): KvError => new KvError('DISK_FULL', { message: message.slice(fault.id.length + 1), hint, retry, cause })
+    // The disk will tell what became of them, once it is opened again.
+    if (retry !== 'safe') for (const state of batch.states.values()) if (state.after !== state.before) this.#cache.delete(state.key)
     this.#state = 'full'
     this.#fullUntil = this.#ticker.now() + retryMs
     for (const call of batch.calls) {
       if (call.type === 'read') this.#queue.sendAgain(call)
-      else if (call.changes) this.#queue.refuse(call, new KvError('DISK_FULL', { cause: fault.cause }))
+      else if (call.changes) this.#queue.refuse(call, refusal())
       else if (this.#isChanged(batch, call.key)) this.#queue.sendAgain(call)
       else this.#queue.answer(call)
       if (call.state === 'settled') this.#queue.release(call)
@@ -369,24 +386,3 @@ export class GroupCommit implements Backend {
 }
 
 const nothing = new Uint8Array(0)
-
-/** Room for the copies of small values: an ArrayBuffer for each would cost more than all else in this file. */
-const slabBytes = 8_192
-const slabValueMax = 1_024
-let slab = new ArrayBuffer(slabBytes)
-let slabUsed = 0
-
-/** The operation with a copy of the caller's value, for the caller may reuse its buffer. The copy lives as long as the answer. */
-function withOwnValue(operation: Operation): Operation {
-  if (operation.verb === 'destroy') return operation
-  const { value } = operation
-  if (value.length > slabValueMax) return { ...operation, value: new Uint8Array(value) }
-  if (slabUsed + value.length > slabBytes) {
-    slab = new ArrayBuffer(slabBytes)
-    slabUsed = 0
-  }
-  const own = new Uint8Array(slab, slabUsed, value.length)
-  own.set(value)
-  slabUsed += value.length
-  return { ...operation, value: own }
-}
