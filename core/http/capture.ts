@@ -230,16 +230,15 @@ export class Capture {
     res.statusCode = this.#begun?.status ?? res.statusCode
     res.statusMessage = this.#begun?.message ?? ''
     for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
-    // In one piece Node says its length; with trailers it must not.
-    if (this.#isEnded && !res.hasHeader('trailer')) {
+    if (this.#isEnded) {
+      // In one piece, so that Node says its length, unless there are trailers.
       for (const { callback } of chunks) if (callback) process.nextTick(callback)
       Reflect.apply(this.#original.end, res, [joined(chunks), this.#onEnd])
       return
     }
     let isRoom = true
     for (const { bytes, callback } of chunks) isRoom = Reflect.apply(this.#original.write, res, [bytes, undefined, callback]) as boolean
-    if (this.#isEnded) Reflect.apply(this.#original.end, res, [this.#onEnd])
-    else if (chunks.length === 0) Reflect.apply(this.#original.flushHeaders, res, [])
+    if (chunks.length === 0) Reflect.apply(this.#original.flushHeaders, res, [])
     else if (this.#mustDrain && isRoom) res.emit('drain') // else Node does, when the socket has taken it
   }
 
