@@ -202,6 +202,21 @@ describe('group commit (G16)', () => {
     expect(reads).toEqual([1_000, 1_000, 1_000])
     await kv.close()
   })
+  test('a read that had to wait for its turn does not meet the write that came after it before that is durable (R3)', async () => {
+    const disk = heldDisk()
+    const { kv } = bench({ ...disk, disk: disk.disk, cacheBytes: 0 })
+    const many = Array.from({ length: 1_024 }, (_, index) => `key-${index}`) // as many as a turn reads
+    const settled: string[] = []
+    const first = kv.getMany(many).then(() => settled.push('many'))
+    const read = kv.get('a').then(({ entry }) => settled.push(entry ? 'new' : 'old'))
+    const write = kv.create('a', bytes('1')).then(() => settled.push('write'))
+    await turns(6)
+    expect(settled.filter((name) => name === 'new' || name === 'write')).toEqual([])
+    disk.release()
+    await Promise.all([first, read, write])
+    expect(settled).toContain('many')
+    await kv.close()
+  })
   test('a full queue says BUSY at once, and what it holds is served', async () => {
     const disk = heldDisk()
     const { kv } = bench({ ...disk, disk: disk.disk, queue: { callsMax: 10 } })
