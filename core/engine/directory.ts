@@ -62,7 +62,7 @@ function namesIn(dir: string): string[] {
 /** Writes the marker of a new directory. When another process was faster, its marker stays and is returned. */
 export function createMarker(dir: string, marker: Marker): Marker {
   try {
-    mkdirSync(dir, { recursive: true })
+    const above = mkdirSync(dir, { recursive: true }) ?? resolve(dir)
     const written = writeDurably(dir, markerName, encodeMarker(marker))
     try {
       linkSync(written, join(dir, markerName)) // unlike a rename, it never replaces what another process wrote
@@ -73,8 +73,15 @@ export function createMarker(dir: string, marker: Marker): Marker {
       rmSync(written, { force: true })
     }
     mkdirSync(engineDir(dir), { recursive: true })
-    syncDirectory(dir)
-    syncDirectory(dirname(resolve(dir)))
+    // The names on the way down to the marker must survive a power cut as well, each in the directory above it.
+    for (let path = resolve(dir); ; path = dirname(path)) {
+      try {
+        syncDirectory(path)
+      } catch (error) {
+        if (path === resolve(dir) || codeOf(error) !== 'EACCES') throw error // one may be let through a directory and not into it
+      }
+      if (path === dirname(resolve(above))) break
+    }
     return marker
   } catch (error) {
     throw unusable(dir, error)

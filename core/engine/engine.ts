@@ -75,6 +75,12 @@ export const isDiskFull = (error: unknown): boolean =>
 /** What went wrong in a read of one value. */
 export function readFault(error: unknown): KvError {
   if (error instanceof KvError) return error
+  if (codeOf(error) === 'LEVEL_ITERATOR_NOT_OPEN')
+    return new KvError('UNAVAILABLE', {
+      message: 'the store was closed, or opened again after a full disk, while its records were walked',
+      hint: 'begin again',
+      cause: error,
+    })
   if (/corrupt|checksum|mismatch/i.test(`${codeOf(error)} ${messageOf(error)}`)) return new KvError('DAMAGED', { cause: error })
   return new KvError('UNAVAILABLE', {
     message: `the disk could not be read: ${messageOf(error)}`,

@@ -8,7 +8,7 @@
  *
  * Both engines write the format of LevelDB: blocks of 32 KiB; in them records of a checksum (4), length (2), type (1) and content.
  */
-import { readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, fdatasyncSync, fstatSync, openSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { open, readdir, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { KvError } from '../kv/errors.ts'
@@ -27,16 +27,26 @@ const isLog = (name: string): boolean => /^\d+\.log$/.test(name)
 /** Bytes of each log by name. A log only grows, so an old seal stays right for as long as its log is there. */
 type Seal = Readonly<Record<string, unknown>>
 
-/** Notes in `sealFile` how long the logs in `dir` are. To be called when the last write is over and the engine still has the directory. */
+/** Makes the logs in `dir` durable, and notes in `sealFile` how long they are: also after a power cut no less of them is to be found. To be called when the last write is over and the engine still has the directory. */
 export function sealLogs(dir: string, sealFile: string): void {
   try {
     const sizes = readdirSync(dir)
       .filter(isLog)
-      .map((name) => [name, statSync(join(dir, name)).size])
+      .map((name) => [name, syncedSize(join(dir, name))])
     writeFileSync(`${sealFile}.${process.pid}`, JSON.stringify(Object.fromEntries(sizes)))
     renameSync(`${sealFile}.${process.pid}`, sealFile)
   } catch {
     // Without a seal less damage can be told from a crash; a full disk must not keep a store from closing.
+  }
+}
+
+function syncedSize(path: string): number {
+  const fd = openSync(path, 'r')
+  try {
+    fdatasyncSync(fd)
+    return fstatSync(fd).size
+  } finally {
+    closeSync(fd)
   }
 }
 

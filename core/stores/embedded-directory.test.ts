@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { build } from 'esbuild'
+import { buildSync } from 'esbuild'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { embedded, restore } from './embedded.ts'
 
@@ -78,7 +78,7 @@ describe('another process', () => {
     mkdirSync(cache, { recursive: true })
     bundle = join(cache, `owner-${process.pid}.mjs`)
     const entry = fileURLToPath(new URL('embedded.ts', import.meta.url))
-    await build({
+    buildSync({
       entryPoints: [entry],
       outfile: bundle,
       bundle: true,
@@ -244,4 +244,55 @@ describe('damage on disk (G18)', () => {
       await opened.close()
     },
   )
+})
+
+describe('a snapshot and its surroundings', () => {
+  const file = (): string => join(folder, 'copy.hapax')
+  test('is made although a process of the same number left half of one', async () => {
+    const kv = await embedded({ dir, durability: 'os' })
+    await kv.create('a', bytes('1'))
+    for (let number = 1; number < 30; number++) writeFileSync(`${file()}.${process.pid}-${number}.part`, 'half')
+    expect(await kv.snapshot(file())).toMatchObject({ entries: 1 })
+    await kv.close()
+  })
+  test('is whole when two are made at once under one name', async () => {
+    const kv = await embedded({ dir, durability: 'os' })
+    await Promise.all(Array.from({ length: 300 }, (_, index) => kv.create(`key-${index}`, bytes('1'))))
+    await Promise.all([kv.snapshot(file()), kv.snapshot(file())])
+    await kv.close()
+    expect(await restore({ file: file(), dir: join(folder, 'restored') })).toMatchObject({ entries: 300 })
+    expect(readdirSync(folder).sort()).toEqual(['copy.hapax', 'data', 'restored'])
+  })
+  test.each(['rocksdb', 'portable'] as const)(
+    '%s: one that a close overtakes ends with an error or whole, and leaves no half',
+    async (engine) => {
+      const kv = await embedded({ dir, engine, durability: 'os' })
+      await Promise.all(Array.from({ length: 2_000 }, (_, index) => kv.create(`key-${index}`, new Uint8Array(2_000))))
+      const outcome = kv.snapshot(file()).catch((error: { code: string }) => error.code)
+      await new Promise((resolve) => setImmediate(resolve))
+      await kv.close()
+      const told = await outcome
+      if (typeof told === 'string') {
+        expect(['UNAVAILABLE', 'CLOSED']).toContain(told)
+        expect(readdirSync(folder)).toEqual(['data'])
+      } else expect(told.entries).toBe(2_000)
+      await expect(kv.snapshot(file())).rejects.toMatchObject({ code: 'CLOSED' })
+    },
+  )
+  test('a store in a directory several levels down, by a relative path, is closed where it was opened', async () => {
+    const before = process.cwd()
+    process.chdir(folder)
+    try {
+      const kv = await embedded({ dir: 'one/two/data' })
+      await kv.create('a', bytes('1'))
+      process.chdir(before)
+      await kv.close()
+    } finally {
+      process.chdir(before)
+    }
+    expect(readdirSync(join(folder, 'one', 'two', 'data'))).not.toContain('owner.json')
+    const again = await embedded({ dir: join(folder, 'one', 'two', 'data') })
+    expect((await again.get('a')).entry?.value).toEqual(bytes('1'))
+    await again.close()
+  })
 })

@@ -3,6 +3,7 @@
  * Invariant: a directory is opened by one process at a time, with the engine that its marker names, or not at all.
  * Why a directory never changes its engine by itself: a store that opens empty because it looked in another place is a second charge.
  */
+import { resolve } from 'node:path'
 import { epochMs, type Clock } from '../base/types.ts'
 import { createMarker, engineDir, readMarker, removeOwner, sealFile, writeOwner } from '../engine/directory.ts'
 import type { Durability } from '../engine/engine.ts'
@@ -61,8 +62,9 @@ const systemClock: Clock = { now: () => epochMs(Date.now()) }
  * @example const kv = await embedded({ dir: './data' })
  */
 export async function embedded(options: EmbeddedOptions): Promise<EmbeddedKV> {
-  const { dir, durability = defaults.durability, cacheBytes = defaults.cacheBytes, clock = systemClock, engine: wanted = 'auto' } = options
-  if (typeof dir !== 'string' || dir === '') invalid('dir must be the path of a directory')
+  const { durability = defaults.durability, cacheBytes = defaults.cacheBytes, clock = systemClock, engine: wanted = 'auto' } = options
+  if (typeof options.dir !== 'string' || options.dir === '') invalid('dir must be the path of a directory')
+  const dir = resolve(options.dir) // the process may change its directory before it closes the store
   if (durability !== 'fsync' && durability !== 'os') invalid(`durability must be 'fsync' or 'os', not ${JSON.stringify(durability)}`)
   if (wanted !== 'auto' && wanted !== 'rocksdb' && wanted !== 'portable')
     invalid(`engine must be 'auto', 'rocksdb' or 'portable', not ${JSON.stringify(wanted)}`)

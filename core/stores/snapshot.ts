@@ -29,13 +29,16 @@ const magic = Buffer.from('hapaxsn1', 'latin1')
 const frameHead = 8
 /** Rows asked for at once; a cursor also ends by bytes, so a frame holds some 1 MiB. */
 const rowsAtOnce = 512
+/** Snapshots of this process so far: two at once must not write one file. */
+let copies = 0
 
 /** Copies the records to `file`. What stood there is replaced, and only by a complete copy. */
 export async function writeSnapshot(file: string, records: () => Promise<Cursor>, options: SnapshotOptions): Promise<SnapshotResult> {
   if (options.signal?.aborted) throw new KvError('ABORTED', { cause: options.signal.reason })
-  const part = `${file}.${process.pid}.part`
+  const part = `${file}.${process.pid}-${++copies}.part`
   const cursor = await records()
   try {
+    await rm(part, { force: true }) // in a container every process may have the same number, also one that was killed
     const handle = await open(part, 'wx', 0o600)
     try {
       const result = await writeFrames(handle, cursor, options.signal)
