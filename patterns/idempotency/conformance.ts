@@ -4,10 +4,11 @@
  * Why the handler is ours too (`world.handle`): what is answered, and when, is then the same in every framework, and only the door differs.
  */
 import { crashCases } from './conformance/crash.ts'
-import { Stage, type Case, type MakeApp } from './conformance/stage.ts'
+import { Stage, type Case } from './conformance/stage.ts'
 import { tableCases } from './conformance/table.ts'
+import type { MakeApp } from './conformance/world.ts'
 
-export type { AppUnderTest, HandlerAnswer, MakeApp, Steps, World } from './conformance/stage.ts'
+export type { AppUnderTest, HandlerAnswer, MakeApp, Steps, World } from './conformance/world.ts'
 
 /** `test` of vitest, node:test, mocha, jest, bun or deno, or any function that runs what it is given. */
 export type TestFunction = (name: string, run: () => Promise<void>) => unknown

@@ -5,7 +5,8 @@
  */
 import { strict as assert } from 'node:assert'
 import { assertProblem, assertReplayOf, isReplay, outcomeOf, running, send, type Answered } from './client.ts'
-import { leaseMs, Stage, storeDeadlineMs, type Case, type Interruption, type MakeApp, type Point, type Process } from './stage.ts'
+import { leaseMs, Stage, storeDeadlineMs, type Case, type Interruption, type Point, type Process } from './stage.ts'
+import type { MakeApp } from './world.ts'
 
 type AfterCrash = 'refuse' | 'resume'
 
