@@ -61,8 +61,11 @@ const fieldHead = 5
 const checksumBytes = 4
 const hasValue = 1
 
+/** Records of up to so many bytes lie in a pool: who keeps them copies them. */
+export const pooledMax = 1_024
+
 /**
- * The bytes of a record, in a buffer of their own behind the key, so that a cache which keeps them pins nothing else.
+ * The bytes of a record: small ones in Node's pool, larger ones in a buffer of their own behind the key, so that who keeps them pins nothing else.
  * `key` is the record's key on disk: it is part of the checksum.
  */
 export function encodeRecord(key: Uint8Array, record: KeyRecord): Buffer {
@@ -79,7 +82,7 @@ export function encodeRecord(key: Uint8Array, record: KeyRecord): Buffer {
     (value ? fieldHead + value.length : 0) +
     checksumBytes
   // The key stands before the record, so that one pass makes the checksum of both.
-  const keyed = Buffer.allocUnsafeSlow(key.length + size)
+  const keyed = size > pooledMax ? Buffer.allocUnsafeSlow(key.length + size) : Buffer.allocUnsafe(key.length + size)
   keyed.set(key)
   const bytes = keyed.subarray(key.length)
   bytes[0] = formatVersion

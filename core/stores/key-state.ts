@@ -5,10 +5,10 @@
 import { KvError } from '../kv/errors.ts'
 import type { KeyRecord } from '../record/record.ts'
 import { readFault, type Engine } from '../engine/engine.ts'
-import { decodeRecord, readRecord, recordKey } from '../engine/layout.ts'
+import { decodeRecord, recordKey } from '../engine/layout.ts'
 import type { Call } from './call-queue.ts'
 import type { Expired } from './expiry-sweep.ts'
-import type { RecordCache, Slot } from './record-cache.ts'
+import { recordIn, type RecordCache, type Slot } from './record-cache.ts'
 
 /** What a batch knows of one key. */
 export interface KeyState {
@@ -31,7 +31,7 @@ export function loadStates(engine: Engine, cache: RecordCache, calls: readonly C
   const want = (key: string): void => {
     if (states.has(key)) return
     const slot = cache.slot(key)
-    const record = slot && readRecord(slot.record)
+    const record = slot && recordIn(slot)
     const state: KeyState = { key, diskKey: recordKey(key), before: record, after: record, bytes: undefined, slot, fault: undefined }
     states.set(key, state)
     if (record === undefined) absent.push(state)
