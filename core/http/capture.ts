@@ -65,6 +65,7 @@ export class Capture {
     res.end = this.#end as typeof res.end
     res.flushHeaders = this.#flushHeaders
     res.emit = this.#emit as typeof res.emit
+    Object.defineProperty(res, 'headersSent', { configurable: true, get: () => this.#begun !== undefined })
     Object.defineProperty(res, 'writableEnded', { configurable: true, get: () => this.#isEnded })
     if (res.destroyed) process.nextTick(() => options.onGone())
   }
@@ -101,7 +102,7 @@ export class Capture {
     if (this.#begun) throw coded(new Error('Cannot write headers after they are sent to the client'), 'ERR_HTTP_HEADERS_SENT')
     const status = Math.trunc(Number(given))
     if (!(status >= 100 && status <= 999)) throw coded(new RangeError(`Invalid status code: ${given}`), 'ERR_HTTP_INVALID_STATUS_CODE')
-    const [reason, headers] = typeof rest[0] === 'string' ? [rest[0], rest[1]] : [res.statusMessage ?? '', rest[1] ?? rest[0]]
+    const [reason, headers] = typeof rest[0] === 'string' ? [rest[0], rest[1]] : [messageOf(res), rest[1] ?? rest[0]]
     if (/[^\t\x20-\x7e\x80-\xff]/.test(reason)) throw coded(new TypeError('Invalid character in statusMessage'), 'ERR_INVALID_CHAR')
     if (Array.isArray(headers)) {
       const list: unknown[] = headers.every(Array.isArray) ? headers.flat() : headers
@@ -112,7 +113,7 @@ export class Capture {
       for (const [name, value] of Object.entries(headers as OutgoingHttpHeaders)) if (value !== undefined) res.setHeader(name, value)
     }
     res.statusCode = status
-    res.statusMessage = reason
+    setMessage(res, reason)
     this.#begun = { status, message: reason }
     markHead(res, 'held')
     return res
@@ -228,7 +229,7 @@ export class Capture {
   #send(chunks: readonly Chunk[], headers: Readonly<Record<string, string>>): void {
     const res = this.#res
     res.statusCode = this.#begun?.status ?? res.statusCode
-    res.statusMessage = this.#begun?.message ?? ''
+    setMessage(res, this.#begun?.message ?? '')
     for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
     if (this.#isEnded) {
       // In one piece, so that Node says its length, unless there are trailers.
@@ -259,6 +260,7 @@ export class Capture {
     this.#state = 'open'
     this.#chunks = []
     markHead(this.#res, null)
+    Reflect.deleteProperty(this.#res, 'headersSent')
     Reflect.deleteProperty(this.#res, 'writableEnded')
   }
 
@@ -272,7 +274,7 @@ export class Capture {
 /** Sends a whole answer through Node's response. */
 export function sendReply(res: ServerResponse, { status, headers, body }: Reply): void {
   res.statusCode = status
-  res.statusMessage = ''
+  setMessage(res, '')
   for (const [name, value] of headers) res.setHeader(name, name.toLowerCase() === 'vary' ? joinedVary(res.getHeader(name), value) : value)
   // Said here, because Node adds no length of its own once one was removed.
   if (mayHaveBody(status)) res.setHeader('Content-Length', body.length)
@@ -284,10 +286,17 @@ export function sendReply(res: ServerResponse, { status, headers, body }: Reply)
 export const mayHaveBody = (status = 200): boolean => status >= 200 && status !== 204 && status !== 304
 
 /**
- * Node keeps the bytes of the head here once they are made. Set, it refuses to change headers, and everybody who asks whether it is too late
- * for another answer (error handlers, compressors) hears so, by whatever name they ask.
+ * HTTP/1 keeps the bytes of the head here once they are made. Set, it refuses to change headers, and older middleware that asks here whether it is
+ * too late for another answer hears so. In HTTP/2 it is read-only, and then nothing is set.
  */
-const markHead = (res: ServerResponse, head: string | null): unknown => Object.assign(res, { _header: head })
+const markHead = (res: ServerResponse, head: string | null): boolean => Reflect.set(res, '_header', head)
+
+/** HTTP/2 has none, and Node warns whoever asks. */
+const messageOf = (res: ServerResponse): string => (res.req.httpVersionMajor < 2 ? (res.statusMessage ?? '') : '')
+
+function setMessage(res: ServerResponse, message: string): void {
+  if (res.req.httpVersionMajor < 2) res.statusMessage = message
+}
 
 const coded = (error: Error, code: string): Error => Object.assign(error, { code })
 

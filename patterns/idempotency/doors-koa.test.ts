@@ -1,12 +1,15 @@
 /**
  * What is Koa's own: the context's answer in all its kinds, errors on their way out, middleware further out, answers past the context.
  */
+import { once } from 'node:events'
+import { connect, createServer, type IncomingHttpHeaders } from 'node:http2'
+import type { AddressInfo } from 'node:net'
 import { createGzip, gunzipSync } from 'node:zlib'
 import { Readable, Stream } from 'node:stream'
 import type { RequestListener } from 'node:http'
 import Router from '@koa/router'
 import Koa, { type Context, type Middleware } from 'koa'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { settle } from '../../core/testing/clock.ts'
 import { begin, gate, gone, send, serve, type Received } from '../../test/http/client.ts'
 import { koaJson, shop } from '../../test/http/doors.ts'
@@ -377,6 +380,39 @@ test('knows routes of mounted routers by their whole path (T8)', async () => {
   expect((await send(url, { key: 'k', body, path: '/a/1/payments' })).json()).toEqual({ run: 1 })
   expect((await send(url, { key: 'k', body, path: '/a/2/payments' })).json()).toEqual({ run: 2 })
   expect((await send(url, { key: 'k', body, path: '/a/1/payments' })).json()).toEqual({ run: 1 })
+})
+
+test('holds and replays answers over HTTP/2, too', async () => {
+  const app = new Koa()
+  app.silent = true
+  app.use(idempotent(shop().payments(), options))
+  const answers: Record<string, (ctx: Context) => unknown> = {
+    '/body': (ctx) => (ctx.body = 'hello'),
+    '/stream': (ctx) => (ctx.body = Readable.from(['hel', 'lo'])),
+    '/past': (ctx) => ((ctx.respond = false), ctx.res.write('hel'), ctx.res.end('lo')),
+    '/head': (ctx) => ((ctx.respond = false), ctx.res.writeHead(201, { 'content-type': 'text/plain' }).end('hello')),
+    '/throw': (ctx) => ctx.throw(402, 'hello'),
+  }
+  app.use(async (ctx) => void (await answers[ctx.path]?.(ctx as unknown as Context)))
+  const server = createServer(app.callback() as never)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const client = connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  onTestFinished(async () => {
+    client.destroy()
+    await new Promise((resolve) => server.close(resolve))
+  })
+  const post = async (path: string) => {
+    const stream = client.request({ ':method': 'POST', ':path': path, 'idempotency-key': 'k' }).end()
+    const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders]
+    let text = ''
+    for await (const piece of stream.setEncoding('utf8')) text += piece as string
+    return { status: headers[':status'], text, replayed: headers['idempotent-replayed'] }
+  }
+  for (const path of Object.keys(answers)) {
+    const first = await post(path)
+    expect(first, path).toMatchObject({ text: 'hello', replayed: undefined })
+    expect(await post(path), path).toEqual({ ...first, replayed: 'true' })
+  }
 })
 
 test('says refusals through the context, as a renderer of its own says (G23)', async () => {
