@@ -2,7 +2,7 @@
  * LevelDB through `classic-level`: the engine for platforms where the RocksDB package has no binary.
  * Invariant: the same as every engine's; both write and sync run in the thread pool.
  * Why it is the second choice: its binding does not verify block checksums on reads. Our own checksum of each record
- * catches a changed record, but a damaged index block can hide a key.
+ * catches a changed record, but damage to the bytes of a key in a table file, or to an index block, can hide a key.
  */
 import type { ClassicLevel } from 'classic-level'
 import { KvError } from '../kv/errors.ts'
