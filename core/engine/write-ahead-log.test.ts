@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { seededRandom } from '../base/random.ts'
 import { embedded } from '../stores/embedded.ts'
-import { checkLogs } from './log-check.ts'
+import { checkLogs } from './write-ahead-log.ts'
 
 const seed = Number(process.env.HAPAX_SEED ?? 1)
 const count = 60

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { build } from 'esbuild'
+import { buildSync } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { seededRandom } from '../base/random.ts'
 import type { Engine } from '../engine/engine.ts'
@@ -43,7 +43,7 @@ beforeAll(async () => {
   mkdirSync(cache, { recursive: true })
   bundle = join(cache, `embedded-${process.pid}.mjs`)
   const entry = fileURLToPath(new URL('embedded.ts', import.meta.url))
-  await build({
+  buildSync({
     entryPoints: [entry],
     outfile: bundle,
     bundle: true,
