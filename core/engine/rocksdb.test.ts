@@ -8,6 +8,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { codeOf } from './engine.ts'
 import { rocksdbProblem } from './judge.ts'
 import { portableEngine, type PortableModule } from './portable.ts'
 import { rocksdbEngine, type RocksModule } from './rocksdb.ts'
@@ -65,7 +66,12 @@ describe.skipIf(problem !== undefined)('RocksDB', () => {
     mkdirSync(copy)
     for (const name of readdirSync(dir)) {
       const synced = disk.synced.get(join(dir, name)) ?? 0
-      copyFileSync(join(dir, name), join(copy, name))
+      try {
+        copyFileSync(join(dir, name), join(copy, name))
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') continue // a file that RocksDB did not need any more
+        throw error
+      }
       if (name.endsWith('.log')) truncateSync(join(copy, name), synced)
     }
     const engine = await rocksdbEngine(load(), copy)
@@ -104,6 +110,8 @@ describe.skipIf(problem !== undefined)('RocksDB', () => {
     }
     expect(logs.size).toBe(2)
     await engine.write([put(count++)], 'fsync')
+    // What is copied below must not be in the middle of moving from the old log to a table.
+    await vi.waitFor(() => expect(readdirSync(dir).filter((name) => name.endsWith('.log'))).toHaveLength(1), 60_000)
     expect(await foundAfterCut(count)).toBe(count)
     await engine.close()
   })
