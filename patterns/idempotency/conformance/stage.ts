@@ -53,7 +53,8 @@ interface StepLog {
   isFinished: boolean
 }
 
-export const forever = new Promise<never>(() => {})
+/** A new one each time: what waits for one that all share is never let go of. */
+const forever = (): Promise<never> => new Promise<never>(() => {})
 const encoder = new TextEncoder()
 
 export class Stage {
@@ -134,14 +135,14 @@ export class Stage {
   }
 
   async #handle(process: Process, body: unknown, steps: Steps): Promise<HandlerAnswer> {
-    if (process.isDead) return await forever
+    if (process.isDead) return await forever()
     const beginning = { process, at: this.clock.now(), hasEnded: false }
     this.beginnings.push(beginning)
     const given = body as { amount?: number } | undefined
     const amount = given?.amount
     if (given !== undefined) given.amount = -1 // T9: what a handler does to its input changes no fingerprint
     const answer = amount === undefined ? reply(200, { began: this.beginnings.length }) : await this.#answer(process, amount, steps)
-    if (process.isDead) return await forever
+    if (process.isDead) return await forever()
     beginning.hasEnded = true
     return answer
   }
@@ -224,7 +225,7 @@ export class Process {
   /** A call of the process, which may be where it is interrupted. */
   async pass<R>(at: Point['at'], run: () => Promise<R>): Promise<R> {
     if (this.#isStalled) await this.#resumed
-    if (this.isDead) return await forever
+    if (this.isDead) return await forever()
     const nth = ++this.calls[at]
     const here = this.#interruption?.at === at && this.#interruption.nth === nth ? this.#interruption : undefined
     if (here?.how === 'away') this.#isAway = true
@@ -236,14 +237,14 @@ export class Process {
     const result = await run()
     if (here?.when === 'after') await this.#interrupt(here)
     if (this.#isStalled) await this.#resumed
-    return this.isDead ? await forever : result
+    return this.isDead ? await forever() : result
   }
 
   async #interrupt({ how }: Interruption): Promise<void> {
     if (how === 'dies') this.isDead = true
     if (how === 'stalls') this.#isStalled = true
     this.#tell()
-    if (how === 'dies') await forever
+    if (how === 'dies') await forever()
     if (how === 'stalls') await this.#resumed
     if (how === 'lost') throw new KvError('UNKNOWN_OUTCOME')
   }
