@@ -281,6 +281,13 @@ describe('a snapshot and its surroundings', () => {
       await expect(kv.snapshot(file())).rejects.toMatchObject({ code: 'CLOSED' })
     },
   )
+  test.each(['', undefined])('neither is written to nor read from the path %j', async (path) => {
+    const kv = await embedded({ dir, durability: 'os' })
+    await expect(kv.snapshot(path as string)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
+    await kv.close()
+    await expect(restore({ file: path as string, dir: join(folder, 'x') })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
+    await expect(restore({ file: file(), dir: path as string })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
+  })
   test('a store in a directory several levels down, by a relative path, is closed where it was opened', async () => {
     const before = process.cwd()
     process.chdir(folder)

@@ -31,6 +31,8 @@ export interface RestoreOptions {
 export async function restore({ file, dir, engine = 'auto' }: RestoreOptions): Promise<SnapshotResult> {
   if (engine !== 'auto' && engine !== 'rocksdb' && engine !== 'portable')
     invalid(`engine must be 'auto', 'rocksdb' or 'portable', not ${JSON.stringify(engine)}`)
+  if (typeof file !== 'string' || file === '') invalid('file must be the path of a snapshot')
+  if (typeof dir !== 'string' || dir === '') invalid('dir must be the path of a directory')
   if (readMarker(dir) !== undefined) invalid(`the directory ${dir} holds a store already`, 'restore into an empty directory')
   await eachRow(file, async () => {})
 

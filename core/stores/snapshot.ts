@@ -12,7 +12,7 @@ import { crc32 } from 'node:zlib'
 import { syncDirectory } from '../engine/directory.ts'
 import { codeOf, isDiskFull, messageOf, type Cursor, type Row } from '../engine/engine.ts'
 import { decodeRecord, keyOfRecord } from '../engine/layout.ts'
-import { KvError } from '../kv/errors.ts'
+import { invalid, KvError } from '../kv/errors.ts'
 
 export interface SnapshotOptions {
   /** Ends the copying; nothing is left of the file. */
@@ -34,6 +34,7 @@ let copies = 0
 
 /** Copies the records to `file`. What stood there is replaced, and only by a complete copy. */
 export async function writeSnapshot(file: string, records: () => Promise<Cursor>, options: SnapshotOptions): Promise<SnapshotResult> {
+  if (typeof file !== 'string' || file === '') invalid('a snapshot takes the path of a file')
   if (options.signal?.aborted) throw new KvError('ABORTED', { cause: options.signal.reason })
   const part = `${file}.${process.pid}-${++copies}.part`
   const cursor = await records()
