@@ -170,10 +170,11 @@ describe('a power cut at every point', () => {
     const note = (key: string, entry: Entry | undefined): void => {
       if (entry) shown.set(key, Math.max(shown.get(key) ?? 0, countOf(entry.version)))
     }
-    const random = seededRandom(seed)
+    const random = seededRandom(seed * 1_000 + point)
     const engine: VolatileEngine = volatileEngine({
       disk: async () => {
-        await new Promise((resolve) => setImmediate(resolve))
+        // Some turns, so that readers come in between.
+        for (let turn = 0; turn < 4; turn++) await new Promise((resolve) => setImmediate(resolve))
         if (++disk !== point) return
         atCut = new Map(acknowledged)
         shownAtCut = new Map(shown)
