@@ -173,7 +173,7 @@ test(
   async () => {
     const [payments, kills, atOnce] = [5_000, 20, 96]
     const data = mkdtempSync(join(tmpdir(), 'hapax-heavy-'))
-    const shop = await startShop({ DATA_DIR: data, BANK_DELAY_MS: '0', LEASE: '800ms' })
+    const shop = await startShop({ DATA_DIR: data, BANK_DELAY_MS: '0', LEASE: '2500ms' })
     const cutter = await cuttingProxy(shop.port)
     const startMs = Date.now()
     try {
