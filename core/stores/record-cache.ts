@@ -3,7 +3,7 @@
  * Invariant: it holds only records that are durable, and never more than `bytesMax` of them.
  * Why bytes and not objects: a record as an object is a dozen things for the garbage collector; with 70,000 of them a write cost
  * half as much again. Why small ones as texts of one byte a character: a buffer is three things, one of them outside the heap; a text is
- * one, and a quarter more is written a second. Why a hand and no order of use: a hit sets one bit; to move a Map's entry costs far more.
+ * one. Why a hand and no order of use: a hit sets one bit; to move a Map's entry costs far more.
  */
 import type { EpochMs } from '../base/types.ts'
 import { pooledMax, readRecord } from '../engine/layout.ts'
