@@ -18,6 +18,8 @@ import type { Answer, ClaimRequest, Ending, Once, Refused, Replay, Run, Saved, S
 
 const stepsMax = 64 // of one run: beyond it is a loop that should be a queue
 const stepNameLengthMax = 128
+/** What renewals may add to a record, the end of the lease and the count of writes: steps leave this room. */
+const renewalBytes = 32
 /** For so many leases a run goes on that nobody waits for: by default five minutes, as long as Node lets a request take (`requestTimeout`). */
 const leasesAbandoned = 10
 
@@ -31,11 +33,14 @@ export interface Held {
   /** The store's clock in an answer, and the local clock when its call was sent: the store's clock is never ahead of what follows from both. */
   readonly storeNow: EpochMs
   readonly sentAt: number
+  /** The store says that the lease had ended before the claim's writer heard of it. */
+  readonly isLapsed: boolean
   /** Called once when the run has ended, one way or the other. */
   readonly onEnd: () => void
 }
 
-type Put =
+/** What became of a write of the owner. */
+export type Put =
   | { readonly type: 'saved' }
   | { readonly type: 'lost'; readonly standing: Standing | undefined }
   | { readonly type: 'failed'; readonly cause: unknown }
@@ -65,6 +70,7 @@ export class HeldRun implements Run {
   /** The record has ended for good and the handler goes on: nobody else will run, so its steps need no record. */
   #isStreamed = false
   #isStepBegun: boolean
+  readonly #isBornLapsed: boolean
   /** On the local clock: from here on the lease is not renewed. */
   #renewsUntil = Infinity
   #renewTimer: unknown
@@ -84,6 +90,7 @@ export class HeldRun implements Run {
     this.#sentAt = held.sentAt
     this.#lapsesAt = held.sentAt + settings.leaseMs
     this.#isStepBegun = record.steps.length > 0
+    this.#isBornLapsed = held.isLapsed
     this.once = new HeldOnce(request, held.version === undefined ? 0 : record.attempt, {
       signal: () => this.#signal(),
       isOwned: () => this.#isOwned(),
@@ -94,10 +101,15 @@ export class HeldRun implements Run {
     })
   }
 
-  /** Begins to renew the lease. */
-  start(): this {
-    if (this.#version !== undefined) this.#renewAfter(this.#settings.leaseMs / 3)
-    return this
+  /**
+   * Begins to renew the lease. Who was frozen between its claim and its handler may have a successor already: it renews first, and runs
+   * only if that lands. (What freezes after the last answer, its clock with it, is beyond any lease: `fence` is for that.)
+   */
+  async start(): Promise<Put> {
+    const isLapsed = this.#isBornLapsed || this.#settings.elapsed() >= this.#lapsesAt
+    const put = isLapsed ? await this.#within(this.#turnMs(), (budget) => this.#put('renew', budget)) : saved
+    if (put.type === 'saved') this.#renewAfter(this.#settings.leaseMs / 3)
+    return put
   }
 
   async complete(answer: Answer, ending: { readonly status: number } | { readonly value: unknown }): Promise<Saved> {
@@ -192,7 +204,7 @@ export class HeldRun implements Run {
     const put = await this.#within(this.#turnMs(), (budget) => this.#put({ type: 'step', step: { name, result: text } }, budget))
     if (put.type === 'too-large') {
       throw stepInvalid(
-        `with the result of step '${name}' the record has ${put.bytes} bytes, ${this.#settings.recordBytesMax} are allowed; the step has run`,
+        `with the result of step '${name}' the record has ${put.bytes} bytes, ${this.#settings.recordBytesMax - renewalBytes} are allowed; the step has run`,
       )
     }
     if (put.type === 'lost') throw new KvError('CLAIM_LOST')
@@ -308,34 +320,27 @@ export class HeldRun implements Run {
     const leaseEndsAt = epochMs(Math.ceil(this.#storeNow + (sentAt - this.#sentAt)) + settings.leaseMs)
     const next = transition(this.#record, event === 'renew' ? { type: 'renew', leaseEndsAt } : event)
     const bytes = encodeRecord(next)
-    if (bytes.length > settings.recordBytesMax) return { type: 'too-large', bytes: bytes.length }
+    if (bytes.length > settings.recordBytesMax - (event !== 'renew' && event.type === 'step' ? renewalBytes : 0))
+      return { type: 'too-large', bytes: bytes.length }
     this.#record = next.state === 'claimed' ? next : { ...this.#record, writes: next.writes }
     for (;;) {
       const written = await write(settings, this.#storeKey, next, this.#version, budget, bytes)
-      switch (written.type) {
-        case 'written':
-          this.#version = written.version
-          this.#storeNow = written.now
-          this.#sentAt = sentAt
-          if (event === 'renew') this.#lapsesAt = sentAt + settings.leaseMs
-          return saved
-        case 'own': {
-          const { record, version } = written.standing
-          this.#version = version
-          if (record.writes === next.writes || record.state !== 'claimed') {
-            if (event === 'renew') this.#lapsesAt = sentAt + settings.leaseMs
-            return saved
-          }
-          break // an earlier write of ours arrived late: once more, on its version
-        }
-        case 'refused':
-          return this.#overtaken(written.standing)
-        case 'missing':
-          return this.#overtaken(undefined)
-        case 'failed':
-          this.#tell('store-error', { cause: written.cause })
-          return { type: 'failed', cause: written.cause }
+      if (written.type === 'refused') return this.#overtaken(written.standing)
+      if (written.type === 'missing') return this.#overtaken(undefined)
+      if (written.type === 'failed') {
+        this.#tell('store-error', { cause: written.cause })
+        return { type: 'failed', cause: written.cause }
       }
+      const { version, now } = written.type === 'own' ? written.standing : written
+      const stands = written.type === 'own' ? written.standing.record : next
+      this.#version = version
+      this.#storeNow = now
+      this.#sentAt = sentAt
+      if (stands.state === 'claimed' && stands.writes !== next.writes) continue // an earlier write of ours arrived late: once more, on its version
+      if (event !== 'renew' || stands.state !== 'claimed') return saved
+      if (now >= leaseEndsAt) return await this.#put('renew', budget) // frozen while it was under way
+      this.#lapsesAt = sentAt + settings.leaseMs
+      return saved
     }
   }
 

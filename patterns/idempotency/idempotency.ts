@@ -151,7 +151,7 @@ class Engine implements Idempotency {
         const sentAt = settings.elapsed()
         const first = claimed(owner, request.fingerprint, settings.leaseMs)
         const created = await write(settings, storeKey, first, undefined, budget)
-        let claim = this.#claimOf(created, first, sentAt, storeKey, request)
+        let claim = await this.#claimOf(created, first, sentAt, storeKey, request)
         // The record that refused us may change under our hands: each time the refusal brings the present one.
         for (let standing = standingIn(created); claim === undefined && standing !== undefined && turn < claimTurnsMax; turn++) {
           const judgement = judge(standing, request.fingerprint, settings.afterCrash)
@@ -162,13 +162,13 @@ class Engine implements Idempotency {
               this.#tell(storeKey, { type: 'unknown', attempt: standing.record.attempt })
               return { type: 'refused', refusal: 'outcome-unknown' }
             }
-            claim = this.#claimOf(written, first, sentAt, storeKey, request)
+            claim = await this.#claimOf(written, first, sentAt, storeKey, request)
             standing = standingIn(written)
             continue
           }
           const next = takenOver(standing.record, owner, settings.leaseMs, standing.now)
           const written = await write(settings, storeKey, next, standing.version, budget)
-          claim = this.#claimOf(written, next, sentAt, storeKey, request)
+          claim = await this.#claimOf(written, next, sentAt, storeKey, request)
           standing = standingIn(written)
         }
         if (claim !== undefined) return claim
@@ -180,14 +180,15 @@ class Engine implements Idempotency {
   }
 
   /** What a written claim gives: the run, or that the store is away. undefined: others were faster. */
-  #claimOf(written: Written, record: Claimed, sentAt: number, storeKey: string, request: ClaimRequest): Claim | undefined {
+  async #claimOf(written: Written, record: Claimed, sentAt: number, storeKey: string, request: ClaimRequest): Promise<Claim | undefined> {
     switch (written.type) {
       case 'written':
-        return this.#hold(written, record, sentAt, storeKey, request).start()
+        return await this.#begin(this.#hold(written, record, sentAt, storeKey, request), storeKey, record.owner, request)
       case 'own': {
         // T6: the answer to an earlier sending was lost, the claim was not. It may be an earlier claim than the one just tried.
         const own = written.standing.record
-        return own.state === 'claimed' ? this.#hold(written.standing, own, sentAt, storeKey, request).start() : undefined
+        if (own.state !== 'claimed') return undefined
+        return await this.#begin(this.#hold(written.standing, own, sentAt, storeKey, request), storeKey, own.owner, request)
       }
       case 'failed':
         if (written.isUnknown) void this.#abandon(storeKey, record.owner, request)
@@ -197,10 +198,20 @@ class Engine implements Idempotency {
     }
   }
 
-  #hold({ version, now }: Timed, record: Claimed, sentAt: number, storeKey: string, request: ClaimRequest): HeldRun {
+  /** undefined: the lease had passed while the claim was under way, and somebody has taken over. */
+  async #begin(run: HeldRun, storeKey: string, owner: string, request: ClaimRequest): Promise<Claim | undefined> {
+    const put = await run.start()
+    if (put.type === 'saved') return run
+    if (put.type !== 'failed') return undefined
+    void this.#abandon(storeKey, owner, request)
+    return this.#away(put.cause, storeKey, request)
+  }
+
+  #hold({ version, now, createdAt }: Timed, record: Claimed, sentAt: number, storeKey: string, request: ClaimRequest): HeldRun {
     this.#tell(storeKey, { type: record.attempt === 1 ? 'claimed' : 'taken-over', attempt: record.attempt })
     const onEnd = (): void => this.#wake(storeKey)
-    return new HeldRun({ settings: this.#settings, storeKey, request, record, version, storeNow: now, sentAt, onEnd })
+    const isLapsed = now >= leaseEndOf(record, createdAt)
+    return new HeldRun({ settings: this.#settings, storeKey, request, record, version, storeNow: now, sentAt, isLapsed, onEnd })
   }
 
   /** T19: what happens while the store is away is said by the options, and told. */
@@ -211,7 +222,17 @@ class Engine implements Idempotency {
       return { type: 'refused', refusal: 'store-unavailable', retryAfterMs: this.#jittered(settings.storeDeadlineMs), cause }
     }
     const record = claimed(randomUUID(), request.fingerprint, settings.leaseMs)
-    return new HeldRun({ settings, storeKey, request, record, version: undefined, storeNow: 0 as EpochMs, sentAt: 0, onEnd: () => {} })
+    return new HeldRun({
+      settings,
+      storeKey,
+      request,
+      record,
+      version: undefined,
+      storeNow: 0 as EpochMs,
+      sentAt: 0,
+      isLapsed: false,
+      onEnd: () => {},
+    })
   }
 
   /** A claim that may have arrived after its caller was refused: nobody runs under it, so it is given back as soon as it is seen. */
@@ -299,7 +320,7 @@ class Engine implements Idempotency {
   }
 }
 
-type Timed = Pick<Standing, 'version' | 'now'>
+type Timed = Pick<Standing, 'version' | 'createdAt' | 'now'>
 
 const standingIn = (written: Written): Standing | undefined => (written.type === 'refused' ? written.standing : undefined)
 

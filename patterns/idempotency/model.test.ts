@@ -12,6 +12,7 @@ import { memory } from '../../core/stores/memory.ts'
 import { settle } from '../../core/testing/clock.ts'
 import { intercept, testClock } from '../../core/testing/index.ts'
 import { idempotency } from './idempotency.ts'
+import { decodeRecord } from './record.ts'
 import type { Once, RunResult } from './types.ts'
 
 const leaseMs = 10_000
@@ -25,10 +26,12 @@ const forever = (): Promise<never> => new Promise<never>(() => {})
 
 /** Of the claim under which a handler runs, on the store's clock. */
 interface ClaimTimes {
-  /** When its lease began: at its creation, or for a take-over at what its process last saw of the store's clock. */
+  /** When its lease began: at its creation, or as the claim itself says. */
   readonly leaseBeganAt: EpochMs
   /** When the store took it: the latest that its clock had shown by then, since it may step back after a lease has passed. */
   readonly takenAt: EpochMs
+  /** The lease had passed when the store took it. */
+  readonly isLapsed: boolean
   /** Which of all claims it is. */
   readonly nth: number
 }
@@ -91,18 +94,19 @@ async function history(seed: number, mistake: Mistake = (kv) => kv): Promise<His
       return await forever()
     }
 
-    /** Stops for longer than a lease, as a starved machine does; its timers stand still, and it knows nothing of it. */
+    /** Stops for longer than a lease, as a starved machine does; a suspended one's own clock stands still, and it knows nothing of it. */
     async stall(): Promise<void> {
       this.isStalled = true
-      const until = clock.elapsed() + leaseMs * (1 + random.next())
+      const ms = Math.round(leaseMs * (1 + random.next()))
+      const until = clock.elapsed() + ms
       while (clock.elapsed() < until) await turn()
       this.isStalled = false
+      if (random.chance(0.5)) await this.timers.advance(ms)
     }
 
     /** One request: with an engine of its own, so that the writes before its handler begins are its claim's. */
     async attempt(label: string): Promise<void> {
       let claim: ClaimTimes | undefined
-      let seenAt: EpochMs | undefined
       const kv = intercept(store, async (call, run) => {
         for (let pause = random.int(3); pause > 0; pause--) await turn()
         if (this.isDead) return await forever()
@@ -115,15 +119,17 @@ async function history(seed: number, mistake: Mistake = (kv) => kv): Promise<His
         const answer = await run()
         const { ok, now } = answer as { ok?: boolean; now: EpochMs }
         latest = latest > now ? latest : now
-        if (ok === true && call.verb !== 'destroy')
-          claim = { leaseBeganAt: call.verb === 'create' ? now : (seenAt ?? now), takenAt: latest, nth: ++claims }
+        const record = call.value instanceof Uint8Array ? decodeRecord(call.value) : undefined
+        if (ok === true && record?.state === 'claimed') {
+          const leaseBeganAt = (record.leaseEndsAt === 0 ? now : record.leaseEndsAt - record.leaseMs) as EpochMs
+          claim = { leaseBeganAt, takenAt: latest, isLapsed: now - leaseBeganAt >= leaseMs, nth: ++claims }
+        }
         trace.push(`${this.name} ${call.verb} ${ok} ${now}`)
         if (!this.isCalm) {
           if (random.chance(0.04)) return await this.die()
           if (call.verb !== 'get' && random.chance(0.04)) throw new KvError('UNKNOWN_OUTCOME')
           if (random.chance(0.04)) await this.stall()
         }
-        seenAt = now
         for (let pause = random.int(2); pause > 0; pause--) await turn()
         return this.isDead ? await forever() : answer
       })
@@ -140,8 +146,12 @@ async function history(seed: number, mistake: Mistake = (kv) => kv): Promise<His
       const engine = idempotency({ kv: mistake(kv), ...options })
       const request = { scope: 'ada', key: 'order-7', input: { total: 1 } }
       const work = async (once: Once): Promise<string> => {
-        const execution: Execution = { claim: claim ?? { leaseBeganAt: clock.now(), takenAt: clock.now(), nth: 0 }, isHandedBack: false }
+        const execution: Execution = {
+          claim: claim ?? { leaseBeganAt: clock.now(), takenAt: clock.now(), isLapsed: true, nth: 0 },
+          isHandedBack: false,
+        }
         if (claim === undefined) broken.push('a handler began without a claim')
+        else if (claim.isLapsed) broken.push('a handler began under a claim that was born lapsed')
         this.#judge(execution, once)
         executions.push(execution)
         trace.push(`${label} begins, fence ${once.fence}, claimed at ${claim?.takenAt}`)
@@ -424,5 +434,36 @@ describe('a planted mistake changes what is scripted (G26):', () => {
     })
     expect(await outcome(claimIsLost)).toMatchObject({ ok: true, value: 'done' })
     expect(await outcome((kv) => ownerless(claimIsLost(kv)))).toMatchObject({ ok: false, refusal: 'in-flight' })
+  })
+})
+
+describe('who was frozen between a claim and its handler (T1)', () => {
+  /** The second is frozen while its take-over is under way, for longer than the lease that it asked for; its own clock stands still. */
+  const frozen = async (): Promise<{ begun: readonly string[]; answers: readonly unknown[] }> => {
+    let isFrozen = false
+    const freezing: Mistake = (kv) => ({
+      ...kv,
+      update: async (key, value, options) => {
+        if (!isFrozen && new TextDecoder().decode(value).includes('"at":2')) {
+          isFrozen = true
+          clock.set(clock.now() + leaseMs * 2)
+        }
+        return await kv.update(key, value, options)
+      },
+    })
+    const { clock, run, begun } = script(freezing)
+    const first = run('first')
+    await clock.advance(leaseMs)
+    const second = run('second')
+    await settle()
+    const third = run('third')
+    await settle()
+    for (const one of [first, second, third]) one.goOn()
+    const results = [await second.result, await third.result, await first.result]
+    return { begun, answers: results.map((result) => (result.ok ? result.value : result.refusal)) }
+  }
+
+  test('runs under a lease that is renewed first, so that a third waits', async () => {
+    expect(await frozen()).toEqual({ begun: ['first', 'second'], answers: ['second', 'in-flight', 'in-flight'] })
   })
 })
