@@ -1,58 +1,15 @@
-/**
- * Claiming, repeating, waiting, and the store: the traps that begin before a handler runs. claim.test.ts has those that come after.
- * A "process" is an engine with timers of its own: one whose clock is never advanced again is a process that died.
- */
+/** Claiming, repeating, waiting, and the store: the traps that begin before a handler runs. claim.test.ts has those that come after. */
 import { channel } from 'node:diagnostics_channel'
 import { describe, expect, test } from 'vitest'
 import type { KV } from '../../core/kv/kv.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
 import { memory } from '../../core/stores/memory.ts'
 import { settle, testClock } from '../../core/testing/clock.ts'
-import { faulty, type Verdict } from '../../core/testing/faulty.ts'
-import { counting, type StoreCall } from '../../core/testing/intercept.ts'
+import { faulty } from '../../core/testing/faulty.ts'
 import type { IdempotencyEvent } from './events.ts'
-import { fingerprintOf } from './fingerprint.ts'
 import { idempotency } from './idempotency.ts'
-import type { IdempotencyOptions, Run, RunRequest } from './types.ts'
-
-const request: RunRequest = { scope: 'tenant-1', key: 'key-1', operation: 'POST /payments', input: { amount: 100 } }
-const doorRequest = { ...request, fingerprint: fingerprintOf({ operation: 'POST /payments', body: { amount: 100 } }) }
-
-interface World {
-  readonly clock: ReturnType<typeof testClock>
-  readonly store: ReturnType<typeof counting<Uint8Array>>
-  /** A process: an engine of its own on the common store. */
-  process(options?: Partial<IdempotencyOptions>, kv?: KV): ReturnType<typeof idempotency>
-  /** A process that dies: its timers stand still for ever. */
-  mortal(options?: Partial<IdempotencyOptions>): ReturnType<typeof idempotency>
-  /** The common store, with faults. */
-  failing(on: (call: StoreCall) => Verdict | undefined): KV
-}
-
-function world(): World {
-  const clock = testClock()
-  const store = counting(memory({ clock }))
-  const make = (options: Partial<IdempotencyOptions>, kv: KV, timers: ReturnType<typeof testClock>) =>
-    idempotency({ kv, name: 'payments', timers, random: () => 0.5, ...options })
-  return {
-    clock,
-    store,
-    process: (options = {}, kv = store) => make(options, kv, clock),
-    mortal: (options = {}) => make(options, store, testClock()),
-    failing: (on) => faulty(store, { clock, on }),
-  }
-}
-
-const forEver = (): Promise<never> => new Promise<never>(() => {})
-
-/** A promise to be resolved from outside. */
-function gate<T>(): { readonly promise: Promise<T>; open(value: T): void } {
-  let open: (value: T) => void = () => {}
-  const promise = new Promise<T>((resolve) => {
-    open = resolve
-  })
-  return { promise, open }
-}
+import type { IdempotencyOptions, Run } from './types.ts'
+import { doorRequest, forEver, gate, request, world } from './testdata/world.ts'
 
 describe('a run', () => {
   test('runs once and replays its value, with 2 store calls for the first run and 1 for the replay (G41)', async () => {
