@@ -50,7 +50,7 @@ async function runGroup(group, files, reports, scratch) {
   const end = await run({ command: process.execPath, args, cwd: root, env, boxMs: group.boxMs })
   const report = existsSync(reportPath) ? JSON.parse(readFileSync(reportPath, 'utf8')) : undefined
   const count = countGroup(report, end)
-  if (end.leftBehind) count.notes.push('processes were left behind and have been killed')
+  for (const who of end.leftBehind) count.notes.push(`left behind, and killed: ${who}`)
   const left = readdirSync(scratch)
   if (left.length > 0) count.notes.push(`left in the temporary folder: ${left.slice(0, 5).join(', ')}`)
   return count
