@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { buildSync } from 'esbuild'
+import { build, stop } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { seededRandom } from '../base/random.ts'
 import type { Engine } from '../engine/engine.ts'
@@ -43,7 +43,7 @@ beforeAll(async () => {
   mkdirSync(cache, { recursive: true })
   bundle = join(cache, `embedded-${process.pid}.mjs`)
   const entry = fileURLToPath(new URL('embedded.ts', import.meta.url))
-  buildSync({
+  await build({
     entryPoints: [entry],
     outfile: bundle,
     bundle: true,
@@ -52,6 +52,8 @@ beforeAll(async () => {
     packages: 'external',
     logLevel: 'silent',
   })
+  // Its service would outlive this process, and stay a zombie until the system takes it.
+  await stop()
 })
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true })
