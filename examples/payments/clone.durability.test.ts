@@ -28,8 +28,6 @@ test(
     const [repository, home, tmp] = [join(folder, 'hapax'), join(folder, 'home'), join(folder, 'tmp')]
     mkdirSync(home)
     mkdirSync(tmp)
-    clone(repository)
-    symlinkSync(join(root, 'node_modules'), join(repository, 'node_modules'))
     const env = {
       PATH: process.env.PATH,
       HOME: home,
