@@ -7,18 +7,8 @@
 import type { ClassicLevel } from 'classic-level'
 import { KvError } from '../kv/errors.ts'
 import { needSpace } from './directory.ts'
-import {
-  cursorBytesMax,
-  fullWhileSyncing,
-  isDiskFull,
-  readFault,
-  writeFault,
-  type Change,
-  type Cursor,
-  type Durability,
-  type Engine,
-  type Row,
-} from './engine.ts'
+import { cursorBytesMax, fullWhileSyncing, isDiskFull, writeFault, type Change, type Durability, type Engine } from './engine.ts'
+import { cursorOver, readEach } from './level-reads.ts'
 
 export interface PortableModule {
   readonly ClassicLevel: typeof ClassicLevel
@@ -53,14 +43,7 @@ export async function portableEngine(module: PortableModule, dir: string): Promi
 
   return {
     name: 'portable',
-    getMany: (keys) =>
-      keys.map((key) => {
-        try {
-          return present().getSync(key)
-        } catch (error) {
-          return readFault(error)
-        }
-      }),
+    getMany: (keys) => readEach(keys, (key) => present().getSync(key)),
     async write(changes: readonly Change[], durability: Durability) {
       if (changes.length === 0) return
       try {
@@ -73,19 +56,7 @@ export async function portableEngine(module: PortableModule, dir: string): Promi
         throw durability === 'fsync' && isDiskFull(error) ? fullWhileSyncing(error) : writeFault(error)
       }
     },
-    range(from, to): Cursor {
-      const iterator = present().iterator({ gte: from, lt: to, highWaterMarkBytes: cursorBytesMax })
-      return {
-        async next(count): Promise<readonly Row[]> {
-          try {
-            return await iterator.nextv(count)
-          } catch (error) {
-            throw readFault(error)
-          }
-        },
-        close: () => iterator.close(),
-      }
-    },
+    range: (from, to) => cursorOver(present().iterator({ gte: from, lt: to, highWaterMarkBytes: cursorBytesMax })),
     async reopen() {
       needSpace(dir)
       await close()

@@ -9,17 +9,8 @@ import { closeSync, fdatasync, fstatSync, openSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { KvError } from '../kv/errors.ts'
 import { needSpace, syncDirectory } from './directory.ts'
-import {
-  cursorBytesMax,
-  messageOf,
-  readFault,
-  writeFault,
-  type Change,
-  type Cursor,
-  type Durability,
-  type Engine,
-  type Row,
-} from './engine.ts'
+import { cursorBytesMax, messageOf, writeFault, type Change, type Cursor, type Durability, type Engine } from './engine.ts'
+import { cursorOver, readEach, type LevelIterator } from './level-reads.ts'
 
 /** What we use of the package, which has no types. Names with an underscore are its faster calls without checks of arguments. */
 export interface RocksModule {
@@ -30,17 +21,13 @@ interface RocksDb {
   close(): Promise<void>
   batch(): RocksBatch
   _getManySync(keys: readonly Uint8Array[], options: object): (Buffer | undefined)[]
-  iterator(options: object): RocksIterator
+  iterator(options: object): LevelIterator
 }
 interface RocksBatch {
   _put(key: Uint8Array, value: Uint8Array, options: object): void
   _del(key: Uint8Array, options: object): void
   _writeSync(options: object): void
   _closeSync(): void
-}
-interface RocksIterator {
-  nextv(count: number): Promise<[Buffer, Buffer][]>
-  close(): Promise<void>
 }
 
 const options = {
@@ -88,13 +75,7 @@ class RocksEngine implements Engine {
       return db._getManySync(keys, none)
     } catch {
       // One value that cannot be read fails the whole call: each for itself tells which.
-      return keys.map((key) => {
-        try {
-          return db._getManySync([key], none)[0]
-        } catch (error) {
-          return readFault(error)
-        }
-      })
+      return readEach(keys, (key) => db._getManySync([key], none)[0])
     }
   }
 
@@ -132,23 +113,8 @@ class RocksEngine implements Engine {
   }
 
   range(from: Uint8Array, to: Uint8Array): Cursor {
-    const iterator = this.#present().iterator({
-      gte: from,
-      lt: to,
-      keyEncoding: 'buffer',
-      valueEncoding: 'buffer',
-      highWaterMarkBytes: cursorBytesMax,
-    })
-    return {
-      async next(count): Promise<readonly Row[]> {
-        try {
-          return await iterator.nextv(count)
-        } catch (error) {
-          throw readFault(error)
-        }
-      },
-      close: () => iterator.close(),
-    }
+    const bounds = { gte: from, lt: to, keyEncoding: 'buffer', valueEncoding: 'buffer', highWaterMarkBytes: cursorBytesMax }
+    return cursorOver(this.#present().iterator(bounds))
   }
 
   async reopen(): Promise<void> {
