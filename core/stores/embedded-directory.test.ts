@@ -3,12 +3,11 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { buildSync } from 'esbuild'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { seededRandom } from '../base/random.ts'
 import { KvError } from '../kv/errors.ts'
 import { embedded, restore } from './embedded.ts'
+import { bundleEmbedded, type Bundle } from './testdata/bundled.ts'
 
 let folder: string
 let dir: string
@@ -74,28 +73,16 @@ describe('the directory (G17)', () => {
 })
 
 describe('another process', () => {
-  let bundle: string
+  let bundle: Bundle
   beforeAll(async () => {
-    const cache = fileURLToPath(new URL('../../node_modules/.cache/hapax-test/', import.meta.url))
-    mkdirSync(cache, { recursive: true })
-    bundle = join(cache, `owner-${process.pid}.mjs`)
-    const entry = fileURLToPath(new URL('embedded.ts', import.meta.url))
-    buildSync({
-      entryPoints: [entry],
-      outfile: bundle,
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      packages: 'external',
-      logLevel: 'silent',
-    })
+    bundle = await bundleEmbedded('owner')
   })
-  afterAll(() => rmSync(bundle, { force: true }))
+  afterAll(() => bundle.remove())
 
   const owner = async (): Promise<ChildProcess> => {
     const code = `const { embedded } = await import(process.argv[1]); const kv = await embedded({ dir: process.argv[2] });
       await kv.create('a', new Uint8Array([1])); console.log('open'); process.stdin.resume()`
-    const child = spawn(process.execPath, ['--input-type=module', '-e', code, bundle, dir], { stdio: ['pipe', 'pipe', 'inherit'] })
+    const child = spawn(process.execPath, ['--input-type=module', '-e', code, bundle.path, dir], { stdio: ['pipe', 'pipe', 'inherit'] })
     await new Promise((resolve) => child.stdout?.once('data', resolve))
     return child
   }

@@ -4,12 +4,11 @@
  * 2. The same law on an engine that loses what was not synced when the power is cut, at every point: it holds with `fsync`, and breaks when the sync is taken out.
  */
 import { spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { build, stop } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { seededRandom } from '../base/random.ts'
 import type { Engine } from '../engine/engine.ts'
@@ -20,6 +19,7 @@ import { testClock } from '../testing/index.ts'
 import { systemTicker } from './call-queue.ts'
 import { embedded } from './embedded.ts'
 import { GroupCommit } from './group-commit.ts'
+import { bundleEmbedded, type Bundle } from './testdata/bundled.ts'
 import { kvOver } from './verbs.ts'
 
 const rounds = 50
@@ -35,35 +35,20 @@ interface Acknowledged {
 const countOf = (version: string): number => Number(version.split('.')[0])
 
 let folder: string
-let bundle: string
+let bundle: Bundle
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'hapax-kill-'))
-  // Beside the packages that it loads: an addon is found from where the file stands.
-  const cache = fileURLToPath(new URL('../../node_modules/.cache/hapax-test/', import.meta.url))
-  mkdirSync(cache, { recursive: true })
-  bundle = join(cache, `embedded-${process.pid}.mjs`)
-  const entry = fileURLToPath(new URL('embedded.ts', import.meta.url))
-  await build({
-    entryPoints: [entry],
-    outfile: bundle,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    packages: 'external',
-    logLevel: 'silent',
-  })
-  // Its service would outlive this process, and stay a zombie until the system takes it.
-  await stop()
+  bundle = await bundleEmbedded('embedded')
 })
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true })
-  rmSync(bundle, { force: true })
+  bundle.remove()
 })
 
 /** Runs the writers until so many writes are acknowledged, kills them, and gives what they said. */
 async function killAfter(dir: string, round: number, acknowledged: number): Promise<Acknowledged[]> {
   const script = fileURLToPath(new URL('testdata/writers.mjs', import.meta.url))
-  const child = spawn(process.execPath, [script, bundle, dir, round % 2 === 0 ? 'os' : 'fsync', String(round)], {
+  const child = spawn(process.execPath, [script, bundle.path, dir, round % 2 === 0 ? 'os' : 'fsync', String(round)], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const said: Acknowledged[] = []
