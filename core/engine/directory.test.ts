@@ -5,41 +5,22 @@ import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { createMarker, inUse, readMarker, removeOwner, replaceMarker, writeOwner } from './directory.ts'
+import { disk } from './testdata/watched-disk.ts'
 
-/** What was done to the disk, in order: paths are named from the folder of the test. */
-const disk = vi.hoisted(() => ({ paths: new Map<number, string>(), done: [] as string[] }))
 vi.mock('node:fs', async (importOriginal) => {
-  const fs = await importOriginal<typeof nodeFs>()
-  return {
-    ...fs,
-    openSync(...given: Parameters<typeof fs.openSync>) {
-      const fd = fs.openSync(...given)
-      disk.paths.set(fd, String(given[0]))
-      return fd
-    },
-    fsyncSync(fd: number) {
-      fs.fsyncSync(fd)
-      disk.done.push(`sync ${disk.paths.get(fd)}`)
-    },
-    linkSync(from: string, to: string) {
-      fs.linkSync(from, to)
-      disk.done.push(`link ${to}`)
-    },
-    renameSync(from: string, to: string) {
-      fs.renameSync(from, to)
-      disk.done.push(`rename ${to}`)
-    },
-  }
+  const { watched } = await import('./testdata/watched-disk.ts')
+  return watched(await importOriginal<typeof nodeFs>())
 })
 
 let folder: string
 beforeEach(() => {
   folder = realpathSync(mkdtempSync(join(tmpdir(), 'hapax-marker-')))
-  disk.done.length = 0
+  disk.forget()
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 const marker = { format: 1, engine: 'rocksdb' } as const
+/** What was done to the disk, in order: paths are named from the folder of the test. */
 const done = (): string[] =>
   disk.done.map((one) => {
     const [what, path] = one.split(' ') as [string, string]

@@ -12,30 +12,11 @@ import { codeOf } from './engine.ts'
 import { rocksdbProblem } from './judge.ts'
 import { portableEngine, type PortableModule } from './portable.ts'
 import { rocksdbEngine, type RocksModule } from './rocksdb.ts'
+import { disk } from './testdata/watched-disk.ts'
 
-/** What our own code opened and synced. */
-const disk = vi.hoisted(() => ({
-  paths: new Map<number, string>(),
-  synced: new Map<string, number>(),
-  fault: undefined as Error | undefined,
-}))
 vi.mock('node:fs', async (importOriginal) => {
-  const fs = await importOriginal<typeof nodeFs>()
-  return {
-    ...fs,
-    openSync(...given: Parameters<typeof fs.openSync>) {
-      const fd = fs.openSync(...given)
-      disk.paths.set(fd, String(given[0]))
-      return fd
-    },
-    fdatasync(fd: number, done: (error: Error | null) => void) {
-      const { size } = fs.fstatSync(fd)
-      fs.fdatasync(fd, (error) => {
-        if (disk.fault === undefined && error === null) disk.synced.set(disk.paths.get(fd) as string, size)
-        done(disk.fault ?? error)
-      })
-    },
-  }
+  const { watched } = await import('./testdata/watched-disk.ts')
+  return watched(await importOriginal<typeof nodeFs>())
 })
 
 const require = createRequire(import.meta.url)
@@ -47,8 +28,7 @@ beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'hapax-rocksdb-'))
   dir = join(folder, 'records')
   mkdirSync(dir)
-  disk.synced.clear()
-  disk.fault = undefined
+  disk.forget()
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
