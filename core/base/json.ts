@@ -34,6 +34,9 @@ export function jsonText(value: unknown): string {
   return value === undefined ? '' : write(value, '$', 0, [], false)
 }
 
+/** The value of such a text; of undefined, too, it is undefined. */
+export const jsonValue = (text: string | undefined): unknown => (text === undefined || text === '' ? undefined : JSON.parse(text))
+
 function write(given: unknown, path: string, depth: number, above: object[], sorted: boolean): string {
   const value = hasToJson(given) ? given.toJSON() : given
   switch (typeof value) {

@@ -8,7 +8,7 @@ import { invalid, KvError } from '../kv/errors.ts'
 import type { KV } from '../kv/kv.ts'
 import { resolveLimits, type LimitsOption } from '../kv/limits.ts'
 import { apply, completionRules, type Operation } from '../record/operation.ts'
-import { completionsBytes, entryOf, isForgettable, noCompletions, type KeyRecord } from '../record/record.ts'
+import { completionsBytes, entryOf, forgettableAt, isForgettable, noCompletions, type KeyRecord } from '../record/record.ts'
 import { kvOver, type Answer } from './verbs.ts'
 
 export interface MemoryOptions {
@@ -46,21 +46,34 @@ export function memory(options: MemoryOptions = {}): KV {
   const records = new Map<string, KeyRecord>()
   let bytes = 0
   let sweep = records.entries()
+  /** Nothing is forgettable before: until then there is nothing to look for. The second one is what this pass has seen so far. */
+  let sweepsFrom = Infinity
+  let seenFrom = Infinity
 
-  const put = (key: string, before: KeyRecord | undefined, after: KeyRecord | undefined): void => {
-    bytes += sizeOf(key, after) - sizeOf(key, before)
-    if (after === undefined) records.delete(key)
-    else records.set(key, after)
+  const put = (key: string, after: KeyRecord | undefined, grows: number): void => {
+    bytes += grows
+    if (after === undefined) {
+      records.delete(key)
+      return
+    }
+    records.set(key, after)
+    const at = forgettableAt(after, completionRules.lifeMs) ?? Infinity
+    if (at < sweepsFrom) sweepsFrom = at
+    if (at < seenFrom) seenFrom = at
   }
   const sweepSome = (now: EpochMs, count: number): void => {
+    if (now < sweepsFrom) return
     for (let looked = 0; looked < count && records.size > 0; looked++) {
       const next = sweep.next()
       if (next.done) {
         sweep = records.entries()
+        sweepsFrom = seenFrom
+        seenFrom = Infinity
         continue
       }
       const [key, record] = next.value
-      if (isForgettable(record, now, completionRules.lifeMs)) put(key, record, undefined)
+      if (isForgettable(record, now, completionRules.lifeMs)) put(key, undefined, -sizeOf(key, record))
+      else seenFrom = Math.min(seenFrom, forgettableAt(record, completionRules.lifeMs) ?? Infinity)
     }
   }
 
@@ -83,16 +96,17 @@ export function memory(options: MemoryOptions = {}): KV {
       const { record, outcome } = apply(operation, before, now)
       if (record !== before && record !== undefined) {
         const after = isForgettable(record, now, completionRules.lifeMs) ? undefined : ownBytes(record, before)
-        const grows = (): number => sizeOf(key, after) - sizeOf(key, records.get(key))
-        if (grows() > 0 && bytes + grows() > maxBytes) {
+        let grows = sizeOf(key, after) - sizeOf(key, before)
+        if (grows > 0 && bytes + grows > maxBytes) {
           sweepSome(now, Math.min(records.size, sweptWhenFull))
-          if (bytes + grows() > maxBytes) {
+          grows = sizeOf(key, after) - sizeOf(key, records.get(key))
+          if (bytes + grows > maxBytes) {
             throw new KvError('MEMORY_FULL', {
-              message: `the store holds ${bytes} of ${maxBytes} bytes and this write needs ${grows()} more`,
+              message: `the store holds ${bytes} of ${maxBytes} bytes and this write needs ${grows} more`,
             })
           }
         }
-        put(key, records.get(key), after)
+        put(key, after, grows)
       }
       return { outcome, now }
     },

@@ -4,7 +4,7 @@
  * Why the record here may be ahead of the store's: a step whose write failed has happened all the same; it goes along with the next write.
  */
 import { assert } from '../../core/base/assert.ts'
-import { jsonText, type Json } from '../../core/base/json.ts'
+import { jsonText, jsonValue, type Json } from '../../core/base/json.ts'
 import { epochMs, type EpochMs } from '../../core/base/types.ts'
 import { KvError } from '../../core/kv/errors.ts'
 import type { Version } from '../../core/kv/kv.ts'
@@ -13,13 +13,13 @@ import { stepKeyOf } from './fingerprint.ts'
 import { HeldOnce } from './once.ts'
 import { encodeRecord } from './record.ts'
 import { isFinal, judge, transition, type Claimed, type Event } from './rules.ts'
-import { Budget, remove, timerOf, write, type Settings, type Standing } from './store.ts'
+import { remove, write, type Settings, type Standing } from './store.ts'
+import { Budget, type Alarm } from './time.ts'
 import type { Answer, ClaimRequest, Ending, Once, Refused, Replay, Run, Saved, Step, UnstoredReason } from './types.ts'
 
 const stepsMax = 64 // of one run: beyond it is a loop that should be a queue
 const stepNameLengthMax = 128
-/** What renewals may add to a record, the end of the lease and the count of writes: steps leave this room. */
-const renewalBytes = 32
+const renewalBytes = 32 // what renewals may add to a record, the end of the lease and the count of writes: steps leave this room
 /** For so many leases a run goes on that nobody waits for: by default five minutes, as long as Node lets a request take (`requestTimeout`). */
 const leasesAbandoned = 10
 
@@ -73,9 +73,12 @@ export class HeldRun implements Run {
   readonly #isBornLapsed: boolean
   /** On the local clock: from here on the lease is not renewed. */
   #renewsUntil = Infinity
-  #renewTimer: unknown
+  readonly #renewal: Alarm = { dueAt: 0, ring: () => void this.#renew() }
+  #retryTimer: unknown
   #lapseTimer: unknown
   #controller: AbortController | undefined
+  /** Writes that wait or are under way, and the last of them. */
+  #turns = 0
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(held: Held) {
@@ -106,9 +109,9 @@ export class HeldRun implements Run {
    * only if that lands. (What freezes after the last answer, its clock with it, is beyond any lease: `fence` is for that.)
    */
   async start(): Promise<Put> {
-    const isLapsed = this.#isBornLapsed || this.#settings.elapsed() >= this.#lapsesAt
+    const isLapsed = this.#isBornLapsed || this.#settings.time.elapsed() >= this.#lapsesAt
     const put = isLapsed ? await this.#within(this.#turnMs(), (budget) => this.#put('renew', budget)) : saved
-    if (put.type === 'saved') this.#renewAfter(this.#settings.leaseMs / 3)
+    if (put.type === 'saved') this.#settings.time.every(this.#settings.leaseMs / 3).set(this.#renewal)
     return put
   }
 
@@ -142,8 +145,8 @@ export class HeldRun implements Run {
   }
 
   abandon(): void {
-    const { elapsed, leaseMs } = this.#settings
-    this.#renewsUntil = Math.min(this.#renewsUntil, elapsed() + leasesAbandoned * leaseMs)
+    const { time, leaseMs } = this.#settings
+    this.#renewsUntil = Math.min(this.#renewsUntil, time.elapsed() + leasesAbandoned * leaseMs)
   }
 
   /** A policy that throws must not open the way to a second run. */
@@ -158,7 +161,7 @@ export class HeldRun implements Run {
   }
 
   #isOwned(): boolean {
-    return this.#version !== undefined && !this.#isLost && this.#settings.elapsed() < this.#lapsesAt
+    return this.#version !== undefined && !this.#isLost && this.#settings.time.elapsed() < this.#lapsesAt
   }
 
   /** Made when somebody asks for it: most handlers do not. */
@@ -185,7 +188,7 @@ export class HeldRun implements Run {
     if (this.#names.size >= stepsMax) throw stepInvalid(`a run has at most ${stepsMax} steps`)
     this.#names.add(name)
     const finished = this.#record.steps.find((step) => step.name === name)
-    if (finished !== undefined) return valueOf(finished.result) as T
+    if (finished !== undefined) return jsonValue(finished.result) as T
 
     this.#isStepBegun = true
     let result: T
@@ -209,29 +212,27 @@ export class HeldRun implements Run {
     }
     if (put.type === 'lost') throw new KvError('CLAIM_LOST')
     if (put.type === 'saved') this.#tell('step-saved', {})
-    return valueOf(text) as T
-  }
-
-  #renewAfter(ms: number): void {
-    this.#renewTimer = timerOf(this.#settings.timers, () => void this.#renew(), ms)
+    return jsonValue(text) as T
   }
 
   async #renew(): Promise<void> {
-    const { leaseMs, elapsed, random } = this.#settings
-    if (this.#lapseTimer === undefined) this.#lapseAfter(this.#lapsesAt - elapsed())
+    const { leaseMs, time } = this.#settings
+    if (this.#lapseTimer === undefined) this.#lapseAfter(this.#lapsesAt - time.elapsed())
     const put = await this.#within(this.#turnMs(), (budget) => this.#put('renew', budget))
     if (this.#isLost || this.#isOver) return
     if (put.type === 'saved') {
-      this.#settings.timers.clearTimeout(this.#lapseTimer as never)
-      this.#lapseAfter(this.#lapsesAt - elapsed())
+      this.#settings.time.cancel(this.#lapseTimer)
+      this.#lapseAfter(this.#lapsesAt - time.elapsed())
       this.#tell('renewed', {})
     }
-    if (elapsed() < this.#renewsUntil) this.#renewAfter(put.type === 'saved' ? leaseMs / 3 : (leaseMs / 12) * (1 + random()))
+    if (time.elapsed() >= this.#renewsUntil) return
+    if (put.type === 'saved') time.every(leaseMs / 3).set(this.#renewal)
+    else this.#retryTimer = time.after((leaseMs / 12) * (1 + time.random()), this.#renewal.ring)
   }
 
   #lapseAfter(ms: number): void {
     const lapse = (): void => this.#lose(new KvError('CLAIM_LOST', { message: 'the lease could not be renewed in time' }))
-    this.#lapseTimer = timerOf(this.#settings.timers, lapse, Math.floor(ms)) // rather too early than too late
+    this.#lapseTimer = this.#settings.time.after(Math.floor(ms), lapse) // rather too early than too late
   }
 
   /** The handler is told to stop. Its answer is still offered to the store: should nobody have taken over, it stands. */
@@ -266,7 +267,7 @@ export class HeldRun implements Run {
 
   /** T4: goes on offering the end to the store for one lease; the lease is renewed meanwhile. */
   async #insist(event: Event | 'destroy'): Promise<void> {
-    const life = new Budget(this.#settings, this.#settings.leaseMs)
+    const life = new Budget(this.#settings.time, this.#settings.leaseMs)
     while (await life.pause()) {
       const put = await this.#within(this.#turnMs(), (budget) => this.#put(event, budget, true))
       if (put.type === 'failed') continue
@@ -285,8 +286,10 @@ export class HeldRun implements Run {
   }
 
   #stopTimers(): void {
-    this.#settings.timers.clearTimeout(this.#renewTimer as never)
-    this.#settings.timers.clearTimeout(this.#lapseTimer as never)
+    const { time, leaseMs } = this.#settings
+    time.every(leaseMs / 3).cancel(this.#renewal)
+    time.cancel(this.#retryTimer)
+    time.cancel(this.#lapseTimer)
   }
 
   /** The longest that one of several turns of a lease may take. */
@@ -296,19 +299,23 @@ export class HeldRun implements Run {
 
   /** One write after the other, each with a budget that begins when its turn comes. Never throws: a fault is a failure here. */
   #within(ms: number, work: (budget: Budget) => Promise<Put>): Promise<Put> {
-    const turn = this.#last.then(async () => {
-      const budget = new Budget(this.#settings, ms)
-      try {
-        return await work(budget)
-      } catch (cause) {
-        this.#tell('store-error', { cause })
-        return { type: 'failed', cause } as const
-      } finally {
-        budget.end()
-      }
-    })
+    const turn = this.#turns === 0 ? this.#turn(ms, work) : this.#last.then(() => this.#turn(ms, work))
+    this.#turns++
     this.#last = turn
     return turn
+  }
+
+  async #turn(ms: number, work: (budget: Budget) => Promise<Put>): Promise<Put> {
+    const budget = new Budget(this.#settings.time, ms)
+    try {
+      return await work(budget)
+    } catch (cause) {
+      this.#tell('store-error', { cause })
+      return { type: 'failed', cause }
+    } finally {
+      budget.end()
+      this.#turns--
+    }
   }
 
   async #put(event: Event | 'destroy' | 'renew', budget: Budget, isEnd = false): Promise<Put> {
@@ -316,12 +323,12 @@ export class HeldRun implements Run {
     if (this.#version === undefined) return { type: 'failed', cause: new KvError('UNAVAILABLE', { message: 'this run is not protected' }) }
     if (event === 'destroy') return await this.#remove(this.#version, budget)
     const settings = this.#settings
-    const sentAt = settings.elapsed()
+    const sentAt = settings.time.elapsed()
     const leaseEndsAt = epochMs(Math.ceil(this.#storeNow + (sentAt - this.#sentAt)) + settings.leaseMs)
     const next = transition(this.#record, event === 'renew' ? { type: 'renew', leaseEndsAt } : event)
     const bytes = encodeRecord(next)
-    if (bytes.length > settings.recordBytesMax - (event !== 'renew' && event.type === 'step' ? renewalBytes : 0))
-      return { type: 'too-large', bytes: bytes.length }
+    const room = event !== 'renew' && event.type === 'step' ? renewalBytes : 0
+    if (bytes.length > settings.recordBytesMax - room) return { type: 'too-large', bytes: bytes.length }
     this.#record = next.state === 'claimed' ? next : { ...this.#record, writes: next.writes }
     for (;;) {
       const written = await write(settings, this.#storeKey, next, this.#version, budget, bytes)
@@ -337,7 +344,11 @@ export class HeldRun implements Run {
       this.#storeNow = now
       this.#sentAt = sentAt
       if (stands.state === 'claimed' && stands.writes !== next.writes) continue // an earlier write of ours arrived late: once more, on its version
-      if (event !== 'renew' || stands.state !== 'claimed') return saved
+      if (stands.state !== 'claimed') {
+        this.#isOver = true // the end has landed, perhaps by an earlier sending: a renewal on top of it would undo it
+        return saved
+      }
+      if (event !== 'renew') return saved
       if (now >= leaseEndsAt) return await this.#put('renew', budget) // frozen while it was under way
       this.#lapsesAt = sentAt + settings.leaseMs
       return saved
@@ -387,6 +398,3 @@ export class HeldRun implements Run {
 
 const stepInvalid = (message: string, cause?: unknown): KvError =>
   new KvError('STEP_INVALID', cause === undefined ? { message } : { message, cause })
-
-/** '' stands for undefined, which JSON has no word for. */
-export const valueOf = (text: string | undefined): unknown => (text === undefined || text === '' ? undefined : JSON.parse(text))

@@ -4,16 +4,17 @@
  * Why the claim loop never ends in "run without a claim": a record that vanishes between two calls is a reason to try again (T17).
  */
 import { randomUUID } from 'node:crypto'
-import { jsonText, NotJsonError } from '../../core/base/json.ts'
+import { jsonText, jsonValue, NotJsonError } from '../../core/base/json.ts'
 import type { EpochMs } from '../../core/base/types.ts'
 import { invalid, KvError } from '../../core/kv/errors.ts'
 import { checkDuration, need } from '../../core/kv/limits.ts'
-import { HeldRun, valueOf } from './claim.ts'
+import { HeldRun } from './claim.ts'
 import { tell, type IdempotencyEvent } from './events.ts'
 import { fingerprintOf, storeKeyBytes, storeKeyOf } from './fingerprint.ts'
 import { checkKeyText } from './key.ts'
 import { claimed, givenUp, judge, leaseEndOf, takenOver, type Claimed } from './rules.ts'
-import { Budget, read, standingOf, write, type Settings, type Standing, type Written } from './store.ts'
+import { read, standingOf, write, type Settings, type Standing, type Written } from './store.ts'
+import { Budget, Time } from './time.ts'
 import type {
   Claim,
   ClaimRequest,
@@ -88,14 +89,14 @@ class Engine implements Idempotency {
     const text = await textOrUnstored(claim, value)
     const outcome = await claim.complete({ head: null, body: Buffer.from(text) }, { value })
     if (outcome.type === 'overtaken') return resultOf<T>(outcome.by)
-    return { ok: true, value: valueOf(text) as T, replayed: false, saved: outcome.type === 'saved' }
+    return { ok: true, value: jsonValue(text) as T, replayed: false, saved: outcome.type === 'saved' }
   }
 
   async claim(request: ClaimRequest): Promise<Claim> {
     const storeKey = this.#storeKeyOf(request)
     const { signal } = request
     if (signal?.aborted) throw new KvError('ABORTED', { cause: signal.reason })
-    const patience = this.#settings.waitMs > 0 ? new Budget(this.#settings, this.#settings.waitMs) : undefined
+    const patience = this.#settings.waitMs > 0 ? new Budget(this.#settings.time, this.#settings.waitMs) : undefined
     try {
       for (;;) {
         const claim = await this.#attempt(storeKey, request)
@@ -144,11 +145,11 @@ class Engine implements Idempotency {
   /** One pass, without waiting for anybody's answer: creates the claim, or judges what is there and acts on it. */
   async #attempt(storeKey: string, request: ClaimRequest): Promise<Claim> {
     const settings = this.#settings
-    const budget = new Budget(settings, settings.storeDeadlineMs)
+    const budget = new Budget(settings.time, settings.storeDeadlineMs)
     const owner = randomUUID() // not a ULID: the order of owners means nothing, and `ulid` takes a quarter of the import's time
     try {
       for (let turn = 0; turn < claimTurnsMax; turn++) {
-        const sentAt = settings.elapsed()
+        const sentAt = settings.time.elapsed()
         const first = claimed(owner, request.fingerprint, settings.leaseMs)
         const created = await write(settings, storeKey, first, undefined, budget)
         let claim = await this.#claimOf(created, first, sentAt, storeKey, request)
@@ -238,13 +239,13 @@ class Engine implements Idempotency {
   /** A claim that may have arrived after its caller was refused: nobody runs under it, so it is given back as soon as it is seen. */
   async #abandon(storeKey: string, owner: string, request: ClaimRequest): Promise<void> {
     const settings = this.#settings
-    const life = new Budget(settings, settings.leaseMs)
+    const life = new Budget(settings.time, settings.leaseMs)
     try {
       while (await life.pause()) {
         const found = await read(settings, storeKey, life)
         if (found.type === 'failed') continue
         if (found.type === 'found' && found.standing.record.owner === owner && found.standing.record.state === 'claimed') {
-          await this.#hold(found.standing, found.standing.record, settings.elapsed(), storeKey, request).release()
+          await this.#hold(found.standing, found.standing.record, settings.time.elapsed(), storeKey, request).release()
         }
         return
       }
@@ -296,7 +297,7 @@ class Engine implements Idempotency {
 
   /** T18: all who were refused at once must not come back at once. */
   #jittered(ms: number): number {
-    return Math.ceil(ms * (1 + this.#settings.random() / 4))
+    return Math.ceil(ms * (1 + this.#settings.time.random() / 4))
   }
 
   #storeKeyOf(key: KeyRef): string {
@@ -327,7 +328,7 @@ const standingIn = (written: Written): Standing | undefined => (written.type ===
 const decoder = new TextDecoder()
 
 function resultOf<T>(claim: Exclude<Claim, Run>): RunResult<T> {
-  if (claim.type === 'replay') return { ok: true, value: valueOf(decoder.decode(claim.answer.body)) as T, replayed: true, saved: true }
+  if (claim.type === 'replay') return { ok: true, value: jsonValue(decoder.decode(claim.answer.body)) as T, replayed: true, saved: true }
   const { refusal, retryAfterMs, cause } = claim
   return {
     ok: false,
@@ -388,9 +389,7 @@ function settingsOf(options: IdempotencyOptions): Settings {
     storeDeadlineMs: checkDuration(options.storeDeadline ?? defaults.storeDeadline, 'storeDeadline', 1),
     onStoreError,
     recordBytesMax,
-    timers,
-    elapsed: timers.elapsed?.bind(timers) ?? (() => performance.now()),
-    random,
+    time: new Time(timers, random),
   })
 }
 

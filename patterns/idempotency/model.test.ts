@@ -467,3 +467,28 @@ describe('who was frozen between a claim and its handler (T1)', () => {
     expect(await frozen()).toEqual({ begun: ['first', 'second'], answers: ['second', 'in-flight', 'in-flight'] })
   })
 })
+
+describe('an end that has landed (T6)', () => {
+  test('is not undone by a renewal, while the answer to its sending is lost and it is offered again', async () => {
+    const timers = testClock()
+    const store = memory({ clock: timers })
+    let sendings = 0
+    const kv = intercept(store, async (call, run) => {
+      const isEnd = call.value instanceof Uint8Array && decodeRecord(call.value).state === 'completed'
+      if (isEnd && ++sendings > 1) throw new KvError('UNAVAILABLE')
+      const answer = await run()
+      if (isEnd) throw new KvError('UNKNOWN_OUTCOME')
+      return answer
+    })
+    const options = { name: 'model', lease: leaseMs, timers, random: () => 0.5 } as const
+    const request = { scope: 'ada', key: 'order-7' }
+    const first = idempotency({ kv, ...options }).run(request, () => 'done')
+    for (let ms = 0; ms < leaseMs * 2; ms += 500) {
+      await timers.advance(500)
+      const { state } = await idempotency({ kv: store, ...options }).inspect(request)
+      expect(state).toBe('completed')
+    }
+    expect(await first).toMatchObject({ ok: true, value: 'done', saved: false })
+    expect(sendings).toBeGreaterThan(2)
+  })
+})
