@@ -13,8 +13,7 @@ import { stepKeyOf } from './fingerprint.ts'
 import { HeldOnce } from './once.ts'
 import { encodeRecord } from './record.ts'
 import { isFinal, judge, transition, type Claimed, type Event } from './rules.ts'
-import { remove, write, type Settings, type Standing } from './store.ts'
-import { Budget, type Alarm } from './time.ts'
+import { Budget, remove, timerOf, write, type Settings, type Standing } from './store.ts'
 import type { Answer, ClaimRequest, Ending, Once, Refused, Replay, Run, Saved, Step, UnstoredReason } from './types.ts'
 
 const stepsMax = 64 // of one run: beyond it is a loop that should be a queue
@@ -73,12 +72,9 @@ export class HeldRun implements Run {
   readonly #isBornLapsed: boolean
   /** On the local clock: from here on the lease is not renewed. */
   #renewsUntil = Infinity
-  readonly #renewal: Alarm = { dueAt: 0, ring: () => void this.#renew() }
-  #retryTimer: unknown
+  #renewTimer: unknown
   #lapseTimer: unknown
   #controller: AbortController | undefined
-  /** Writes that wait or are under way, and the last of them. */
-  #turns = 0
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(held: Held) {
@@ -104,14 +100,21 @@ export class HeldRun implements Run {
     })
   }
 
+  /** Begins to renew the lease. False: it may have ended already, and `revive` must say first that nobody else holds the key. */
+  start(): boolean {
+    if (this.#version === undefined) return true // not protected
+    const isLive = !this.#isBornLapsed && this.#settings.elapsed() < this.#lapsesAt
+    if (isLive) this.#renewAfter(this.#settings.leaseMs / 3)
+    return isLive
+  }
+
   /**
-   * Begins to renew the lease. Who was frozen between its claim and its handler may have a successor already: it renews first, and runs
-   * only if that lands. (What freezes after the last answer, its clock with it, is beyond any lease: `fence` is for that.)
+   * Renews the claim of a process that was frozen between its claim and its handler, and may have a successor already.
+   * (What freezes after the last answer, its clock with it, is beyond any lease: `fence` is for that.)
    */
-  async start(): Promise<Put> {
-    const isLapsed = this.#isBornLapsed || this.#settings.time.elapsed() >= this.#lapsesAt
-    const put = isLapsed ? await this.#within(this.#turnMs(), (budget) => this.#put('renew', budget)) : saved
-    if (put.type === 'saved') this.#settings.time.every(this.#settings.leaseMs / 3).set(this.#renewal)
+  async revive(): Promise<Put> {
+    const put = await this.#within(this.#turnMs(), (budget) => this.#put('renew', budget))
+    if (put.type === 'saved') this.#renewAfter(this.#settings.leaseMs / 3)
     return put
   }
 
@@ -145,8 +148,8 @@ export class HeldRun implements Run {
   }
 
   abandon(): void {
-    const { time, leaseMs } = this.#settings
-    this.#renewsUntil = Math.min(this.#renewsUntil, time.elapsed() + leasesAbandoned * leaseMs)
+    const { elapsed, leaseMs } = this.#settings
+    this.#renewsUntil = Math.min(this.#renewsUntil, elapsed() + leasesAbandoned * leaseMs)
   }
 
   /** A policy that throws must not open the way to a second run. */
@@ -161,7 +164,7 @@ export class HeldRun implements Run {
   }
 
   #isOwned(): boolean {
-    return this.#version !== undefined && !this.#isLost && this.#settings.time.elapsed() < this.#lapsesAt
+    return this.#version !== undefined && !this.#isLost && this.#settings.elapsed() < this.#lapsesAt
   }
 
   /** Made when somebody asks for it: most handlers do not. */
@@ -215,24 +218,26 @@ export class HeldRun implements Run {
     return jsonValue(text) as T
   }
 
+  #renewAfter(ms: number): void {
+    this.#renewTimer = timerOf(this.#settings.timers, () => void this.#renew(), ms)
+  }
+
   async #renew(): Promise<void> {
-    const { leaseMs, time } = this.#settings
-    if (this.#lapseTimer === undefined) this.#lapseAfter(this.#lapsesAt - time.elapsed())
+    const { leaseMs, elapsed, random } = this.#settings
+    if (this.#lapseTimer === undefined) this.#lapseAfter(this.#lapsesAt - elapsed())
     const put = await this.#within(this.#turnMs(), (budget) => this.#put('renew', budget))
     if (this.#isLost || this.#isOver) return
     if (put.type === 'saved') {
-      this.#settings.time.cancel(this.#lapseTimer)
-      this.#lapseAfter(this.#lapsesAt - time.elapsed())
+      this.#settings.timers.clearTimeout(this.#lapseTimer as never)
+      this.#lapseAfter(this.#lapsesAt - elapsed())
       this.#tell('renewed', {})
     }
-    if (time.elapsed() >= this.#renewsUntil) return
-    if (put.type === 'saved') time.every(leaseMs / 3).set(this.#renewal)
-    else this.#retryTimer = time.after((leaseMs / 12) * (1 + time.random()), this.#renewal.ring)
+    if (elapsed() < this.#renewsUntil) this.#renewAfter(put.type === 'saved' ? leaseMs / 3 : (leaseMs / 12) * (1 + random()))
   }
 
   #lapseAfter(ms: number): void {
     const lapse = (): void => this.#lose(new KvError('CLAIM_LOST', { message: 'the lease could not be renewed in time' }))
-    this.#lapseTimer = this.#settings.time.after(Math.floor(ms), lapse) // rather too early than too late
+    this.#lapseTimer = timerOf(this.#settings.timers, lapse, Math.floor(ms)) // rather too early than too late
   }
 
   /** The handler is told to stop. Its answer is still offered to the store: should nobody have taken over, it stands. */
@@ -267,7 +272,7 @@ export class HeldRun implements Run {
 
   /** T4: goes on offering the end to the store for one lease; the lease is renewed meanwhile. */
   async #insist(event: Event | 'destroy'): Promise<void> {
-    const life = new Budget(this.#settings.time, this.#settings.leaseMs)
+    const life = new Budget(this.#settings, this.#settings.leaseMs)
     while (await life.pause()) {
       const put = await this.#within(this.#turnMs(), (budget) => this.#put(event, budget, true))
       if (put.type === 'failed') continue
@@ -286,10 +291,8 @@ export class HeldRun implements Run {
   }
 
   #stopTimers(): void {
-    const { time, leaseMs } = this.#settings
-    time.every(leaseMs / 3).cancel(this.#renewal)
-    time.cancel(this.#retryTimer)
-    time.cancel(this.#lapseTimer)
+    this.#settings.timers.clearTimeout(this.#renewTimer as never)
+    this.#settings.timers.clearTimeout(this.#lapseTimer as never)
   }
 
   /** The longest that one of several turns of a lease may take. */
@@ -299,23 +302,19 @@ export class HeldRun implements Run {
 
   /** One write after the other, each with a budget that begins when its turn comes. Never throws: a fault is a failure here. */
   #within(ms: number, work: (budget: Budget) => Promise<Put>): Promise<Put> {
-    const turn = this.#turns === 0 ? this.#turn(ms, work) : this.#last.then(() => this.#turn(ms, work))
-    this.#turns++
+    const turn = this.#last.then(async () => {
+      const budget = new Budget(this.#settings, ms)
+      try {
+        return await work(budget)
+      } catch (cause) {
+        this.#tell('store-error', { cause })
+        return { type: 'failed', cause } as const
+      } finally {
+        budget.end()
+      }
+    })
     this.#last = turn
     return turn
-  }
-
-  async #turn(ms: number, work: (budget: Budget) => Promise<Put>): Promise<Put> {
-    const budget = new Budget(this.#settings.time, ms)
-    try {
-      return await work(budget)
-    } catch (cause) {
-      this.#tell('store-error', { cause })
-      return { type: 'failed', cause }
-    } finally {
-      budget.end()
-      this.#turns--
-    }
   }
 
   async #put(event: Event | 'destroy' | 'renew', budget: Budget, isEnd = false): Promise<Put> {
@@ -323,7 +322,7 @@ export class HeldRun implements Run {
     if (this.#version === undefined) return { type: 'failed', cause: new KvError('UNAVAILABLE', { message: 'this run is not protected' }) }
     if (event === 'destroy') return await this.#remove(this.#version, budget)
     const settings = this.#settings
-    const sentAt = settings.time.elapsed()
+    const sentAt = settings.elapsed()
     const leaseEndsAt = epochMs(Math.ceil(this.#storeNow + (sentAt - this.#sentAt)) + settings.leaseMs)
     const next = transition(this.#record, event === 'renew' ? { type: 'renew', leaseEndsAt } : event)
     const bytes = encodeRecord(next)

@@ -13,8 +13,7 @@ import { tell, type IdempotencyEvent } from './events.ts'
 import { fingerprintOf, storeKeyBytes, storeKeyOf } from './fingerprint.ts'
 import { checkKeyText } from './key.ts'
 import { claimed, givenUp, judge, leaseEndOf, takenOver, type Claimed } from './rules.ts'
-import { read, standingOf, write, type Settings, type Standing, type Written } from './store.ts'
-import { Budget, Time } from './time.ts'
+import { Budget, read, standingOf, write, type Settings, type Standing, type Written } from './store.ts'
 import type {
   Claim,
   ClaimRequest,
@@ -96,7 +95,7 @@ class Engine implements Idempotency {
     const storeKey = this.#storeKeyOf(request)
     const { signal } = request
     if (signal?.aborted) throw new KvError('ABORTED', { cause: signal.reason })
-    const patience = this.#settings.waitMs > 0 ? new Budget(this.#settings.time, this.#settings.waitMs) : undefined
+    const patience = this.#settings.waitMs > 0 ? new Budget(this.#settings, this.#settings.waitMs) : undefined
     try {
       for (;;) {
         const claim = await this.#attempt(storeKey, request)
@@ -145,14 +144,14 @@ class Engine implements Idempotency {
   /** One pass, without waiting for anybody's answer: creates the claim, or judges what is there and acts on it. */
   async #attempt(storeKey: string, request: ClaimRequest): Promise<Claim> {
     const settings = this.#settings
-    const budget = new Budget(settings.time, settings.storeDeadlineMs)
+    const budget = new Budget(settings, settings.storeDeadlineMs)
     const owner = randomUUID() // not a ULID: the order of owners means nothing, and `ulid` takes a quarter of the import's time
     try {
       for (let turn = 0; turn < claimTurnsMax; turn++) {
-        const sentAt = settings.time.elapsed()
+        const sentAt = settings.elapsed()
         const first = claimed(owner, request.fingerprint, settings.leaseMs)
         const created = await write(settings, storeKey, first, undefined, budget)
-        let claim = await this.#claimOf(created, first, sentAt, storeKey, request)
+        let claim = this.#claimOf(created, first, sentAt, storeKey, request)
         // The record that refused us may change under our hands: each time the refusal brings the present one.
         for (let standing = standingIn(created); claim === undefined && standing !== undefined && turn < claimTurnsMax; turn++) {
           const judgement = judge(standing, request.fingerprint, settings.afterCrash)
@@ -163,15 +162,16 @@ class Engine implements Idempotency {
               this.#tell(storeKey, { type: 'unknown', attempt: standing.record.attempt })
               return { type: 'refused', refusal: 'outcome-unknown' }
             }
-            claim = await this.#claimOf(written, first, sentAt, storeKey, request)
+            claim = this.#claimOf(written, first, sentAt, storeKey, request)
             standing = standingIn(written)
             continue
           }
           const next = takenOver(standing.record, owner, settings.leaseMs, standing.now)
           const written = await write(settings, storeKey, next, standing.version, budget)
-          claim = await this.#claimOf(written, next, sentAt, storeKey, request)
+          claim = this.#claimOf(written, next, sentAt, storeKey, request)
           standing = standingIn(written)
         }
+        if (claim instanceof HeldRun && !claim.start()) claim = await this.#revive(claim, storeKey, owner, request)
         if (claim !== undefined) return claim
       }
       return { type: 'refused', refusal: 'in-flight', retryAfterMs: this.#jittered(1_000) }
@@ -181,15 +181,14 @@ class Engine implements Idempotency {
   }
 
   /** What a written claim gives: the run, or that the store is away. undefined: others were faster. */
-  async #claimOf(written: Written, record: Claimed, sentAt: number, storeKey: string, request: ClaimRequest): Promise<Claim | undefined> {
+  #claimOf(written: Written, record: Claimed, sentAt: number, storeKey: string, request: ClaimRequest): Claim | undefined {
     switch (written.type) {
       case 'written':
-        return await this.#begin(this.#hold(written, record, sentAt, storeKey, request), storeKey, record.owner, request)
+        return this.#hold(written, record, sentAt, storeKey, request)
       case 'own': {
         // T6: the answer to an earlier sending was lost, the claim was not. It may be an earlier claim than the one just tried.
         const own = written.standing.record
-        if (own.state !== 'claimed') return undefined
-        return await this.#begin(this.#hold(written.standing, own, sentAt, storeKey, request), storeKey, own.owner, request)
+        return own.state === 'claimed' ? this.#hold(written.standing, own, sentAt, storeKey, request) : undefined
       }
       case 'failed':
         if (written.isUnknown) void this.#abandon(storeKey, record.owner, request)
@@ -200,8 +199,8 @@ class Engine implements Idempotency {
   }
 
   /** undefined: the lease had passed while the claim was under way, and somebody has taken over. */
-  async #begin(run: HeldRun, storeKey: string, owner: string, request: ClaimRequest): Promise<Claim | undefined> {
-    const put = await run.start()
+  async #revive(run: HeldRun, storeKey: string, owner: string, request: ClaimRequest): Promise<Claim | undefined> {
+    const put = await run.revive()
     if (put.type === 'saved') return run
     if (put.type !== 'failed') return undefined
     void this.#abandon(storeKey, owner, request)
@@ -239,13 +238,13 @@ class Engine implements Idempotency {
   /** A claim that may have arrived after its caller was refused: nobody runs under it, so it is given back as soon as it is seen. */
   async #abandon(storeKey: string, owner: string, request: ClaimRequest): Promise<void> {
     const settings = this.#settings
-    const life = new Budget(settings.time, settings.leaseMs)
+    const life = new Budget(settings, settings.leaseMs)
     try {
       while (await life.pause()) {
         const found = await read(settings, storeKey, life)
         if (found.type === 'failed') continue
         if (found.type === 'found' && found.standing.record.owner === owner && found.standing.record.state === 'claimed') {
-          await this.#hold(found.standing, found.standing.record, settings.time.elapsed(), storeKey, request).release()
+          await this.#hold(found.standing, found.standing.record, settings.elapsed(), storeKey, request).release()
         }
         return
       }
@@ -297,7 +296,7 @@ class Engine implements Idempotency {
 
   /** T18: all who were refused at once must not come back at once. */
   #jittered(ms: number): number {
-    return Math.ceil(ms * (1 + this.#settings.time.random() / 4))
+    return Math.ceil(ms * (1 + this.#settings.random() / 4))
   }
 
   #storeKeyOf(key: KeyRef): string {
@@ -389,7 +388,9 @@ function settingsOf(options: IdempotencyOptions): Settings {
     storeDeadlineMs: checkDuration(options.storeDeadline ?? defaults.storeDeadline, 'storeDeadline', 1),
     onStoreError,
     recordBytesMax,
-    time: new Time(timers, random),
+    timers,
+    elapsed: timers.elapsed?.bind(timers) ?? (() => performance.now()),
+    random,
   })
 }
 

@@ -166,7 +166,7 @@ const mistakes: readonly Mistake[] = [
     trap: 'T18',
     what: 'all come back at once',
     file: 'idempotency.ts',
-    find: 'Math.ceil(ms * (1 + this.#settings.time.random() / 4))',
+    find: 'Math.ceil(ms * (1 + this.#settings.random() / 4))',
     replace: 'Math.ceil(ms)',
     tests: 'idempotency.test.ts',
   },

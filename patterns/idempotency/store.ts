@@ -5,12 +5,11 @@
  * whether the store remembers request ids or not.
  */
 import type { EpochMs } from '../../core/base/types.ts'
-import { isKvError, type KvErrorCode } from '../../core/kv/errors.ts'
+import { isKvError, KvError, type KvErrorCode } from '../../core/kv/errors.ts'
 import type { CreateResult, Entry, KV, UpdateResult, Version } from '../../core/kv/kv.ts'
 import { decodeRecord, encodeRecord } from './record.ts'
 import type { Found, IdempotencyRecord } from './rules.ts'
-import type { Budget, Time } from './time.ts'
-import type { Finality } from './types.ts'
+import type { Finality, Timers } from './types.ts'
 
 /** The options of an idempotency, with all defaults in place and every duration in milliseconds. */
 export interface Settings {
@@ -24,7 +23,80 @@ export interface Settings {
   readonly storeDeadlineMs: number
   readonly onStoreError: 'reject' | 'allow'
   readonly recordBytesMax: number
-  readonly time: Time
+  readonly timers: Timers
+  readonly elapsed: () => number
+  readonly random: () => number
+}
+
+/** The first pause before a store call is tried again; doubled each time, drawn between half and the whole of it. */
+const pauseMsFirst = 20
+const pauseMsMax = 1_000
+
+/** A length of time within which something must be done. It holds one timer until `end`. */
+export class Budget {
+  readonly #settings: Settings
+  readonly #timer: unknown
+  #isOver = false
+  #cancel: (() => void) | undefined
+  #pauseMs = pauseMsFirst
+
+  constructor(settings: Settings, ms: number) {
+    this.#settings = settings
+    this.#timer = timerOf(settings.timers, () => this.end(), ms)
+  }
+
+  get isOver(): boolean {
+    return this.#isOver
+  }
+
+  /** Gives up what is waited for, and gives the timer back. */
+  end(): void {
+    this.#isOver = true
+    this.#settings.timers.clearTimeout(this.#timer as never)
+    this.#cancel?.()
+  }
+
+  /** A call that ends with the budget, with UNKNOWN_OUTCOME. One at a time. */
+  guard<T>(call: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const giveUp = (): void => reject(new KvError('UNKNOWN_OUTCOME', { message: 'the store did not answer within the deadline' }))
+      if (this.#isOver) return giveUp()
+      this.#cancel = giveUp
+      call().then(
+        (result) => {
+          this.#cancel = undefined
+          resolve(result)
+        },
+        (error: unknown) => {
+          this.#cancel = undefined
+          reject(error)
+        },
+      )
+    })
+  }
+
+  /** Waits a little longer each time. False: the time is over. `wake` is given what ends the pause early. */
+  async pause(wake?: (end: () => void) => void): Promise<boolean> {
+    if (this.#isOver) return false
+    const { timers, random } = this.#settings
+    const ms = this.#pauseMs * (1 + random()) * 0.5
+    this.#pauseMs = Math.min(this.#pauseMs * 2, pauseMsMax)
+    let timer: unknown
+    await new Promise<void>((resolve) => {
+      timer = timerOf(timers, resolve, ms)
+      this.#cancel = resolve
+      wake?.(resolve)
+    })
+    timers.clearTimeout(timer as never)
+    return !this.#isOver
+  }
+}
+
+/** A timer that keeps no process alive, after whole milliseconds. */
+export function timerOf(timers: Timers, run: () => void, ms: number): unknown {
+  const timer = timers.setTimeout(run, Math.ceil(ms))
+  if (typeof timer === 'object' && timer !== null && 'unref' in timer && typeof timer.unref === 'function') timer.unref()
+  return timer
 }
 
 /** A record as it was found, and the version to build on. */
