@@ -36,8 +36,8 @@ export const errors = {
   },
   DAMAGED: {
     id: 'HPX-1004',
-    message: 'the record of this key is damaged on disk',
-    hint: 'restore it from a snapshot; the store does not take it for an absent key',
+    message: 'a record, or a log of the store, is damaged on disk',
+    hint: 'restore it from a snapshot; the store takes no damaged record for an absent key',
     retry: 'never',
   },
   STORE_FAILED: {
@@ -49,7 +49,7 @@ export const errors = {
   DISK_FULL: {
     id: 'HPX-1006',
     message: 'there is no space left on the disk',
-    hint: 'make space: nothing acknowledged is lost and writes go on by themselves',
+    hint: "make space: nothing acknowledged is lost and writes go on by themselves; an error that says retry 'same-request-id' was under way and may be applied",
     retry: 'safe',
   },
   SNAPSHOT_INVALID: {
