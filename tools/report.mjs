@@ -11,6 +11,10 @@ const none = { passed: 0, failed: 0, skipped: 0 }
 /** @returns {Count} a failure that stands for a whole group */
 export const failedGroup = (why) => ({ ...none, failed: 1, notes: [why] })
 
+/** @returns {Count} a group whose program is not to be had: left out on a desk, a failure where everything has to run */
+export const missingGroup = (why, ci) =>
+  ci ? failedGroup(`cannot be left out with CI=true: ${why}`) : { ...none, skipped: 1, notes: [`skipped: ${why}`] }
+
 /**
  * @param {object | undefined} report vitest's JSON report, or `{ passed, failed }` of a plain command; undefined when there is none
  * @param {{ code: number | null, timedOut: boolean }} end how the process ended

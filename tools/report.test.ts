@@ -18,10 +18,11 @@ interface Count {
 interface Report {
   countGroup(report: unknown, end: { code: number | null; timedOut: boolean }): Count
   failedGroup(why: string): Count
+  missingGroup(why: string, ci: boolean): Count
   lastLine(counts: readonly Count[]): string
 }
 
-const { countGroup, failedGroup, lastLine } = (await import(new URL('report.mjs', import.meta.url).href)) as Report
+const { countGroup, failedGroup, lastLine, missingGroup } = (await import(new URL('report.mjs', import.meta.url).href)) as Report
 
 const ended = (code: number | null, timedOut = false) => ({ code, timedOut })
 const file = (status: string, ...statuses: string[]) => ({
@@ -31,6 +32,11 @@ const file = (status: string, ...statuses: string[]) => ({
   assertionResults: statuses.map((each, index) => ({ status: each, fullName: `test ${index}` })),
 })
 const numbers = ({ passed, failed, skipped }: Count) => [passed, failed, skipped]
+
+test('a group whose program is not to be had is skipped with the reason, and fails with CI=true (G3)', () => {
+  expect(missingGroup('no x', false)).toEqual({ passed: 0, failed: 0, skipped: 1, notes: ['skipped: no x'] })
+  expect(missingGroup('no x', true)).toEqual({ passed: 0, failed: 1, skipped: 0, notes: ['cannot be left out with CI=true: no x'] })
+})
 
 describe('countGroup', () => {
   const rows: [string, unknown, { code: number | null; timedOut: boolean }, number[]][] = [

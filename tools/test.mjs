@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url'
 import { groups, groupOf, order, testFiles } from './groups.mjs'
 import { ensureInstalled } from './install.mjs'
 import { run } from './process.mjs'
-import { countGroup, failedGroup, lastLine } from './report.mjs'
+import { countGroup, failedGroup, lastLine, missingGroup } from './report.mjs'
 import { findProgram, requirements } from './requirements.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -36,11 +36,7 @@ async function environment(group, scratch) {
 /** Runs one group. @returns its count */
 async function runGroup(group, files, reports, scratch) {
   const { env, missing } = await environment(group, scratch)
-  if (missing !== undefined) {
-    return ci
-      ? failedGroup(`cannot be left out with CI=true: ${missing}`)
-      : { passed: 0, failed: 0, skipped: 1, notes: [`skipped: ${missing}`] }
-  }
+  if (missing !== undefined) return missingGroup(missing, ci)
   if (group.command === undefined && files.length === 0) return failedGroup('has no test')
   const reportPath = join(reports, `${group.name}.json`)
   const args =

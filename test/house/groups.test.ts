@@ -31,7 +31,6 @@ interface Install {
 }
 interface Requirements {
   readonly requirements: Readonly<Record<string, object>>
-  findProgram(row: object, env: Record<string, string>): Promise<{ path?: string; missing?: string }>
 }
 
 const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as { packages: Record<string, LockEntry> }
@@ -58,23 +57,6 @@ describe('the groups (G3)', () => {
     expect(groupOf('examples/payments/page.browser.test.ts')).toBe('browser')
     expect(groupOf('core/kv/scoped.test.ts')).toBe('core')
     expect(groupOf('tools/report.test.ts')).toBe('house')
-  })
-})
-
-describe('a program that a group needs', () => {
-  test('is taken from its variable when it runs, and refused with a reason when it does not', async () => {
-    const { findProgram } = await load<Requirements>('requirements.mjs')
-    const row = { env: 'X', names: ['x'] }
-    expect(await findProgram(row, { X: process.execPath })).toEqual({ path: process.execPath })
-    expect(await findProgram(row, { X: join(root, 'package.json') })).toEqual({ missing: expect.stringContaining('does not run') })
-  })
-  test('is found on the PATH, and is missing with a reason where it is nowhere', async () => {
-    const { findProgram } = await load<Requirements>('requirements.mjs')
-    const folder = join(process.execPath, '..')
-    expect(await findProgram({ env: 'X', names: ['node'] }, { PATH: `/nowhere:${folder}` })).toEqual({ path: process.execPath })
-    expect(await findProgram({ env: 'X', names: ['no-such-program'] }, { PATH: folder })).toEqual({
-      missing: expect.stringContaining('not on the PATH'),
-    })
   })
 })
 
