@@ -55,7 +55,7 @@ export async function contender({ open, server, ...rest }) {
     async slice(operation, settings) {
       const before = server?.serverCpu() ?? 0
       const one = await tell({ type: 'slice', operation, ...settings })
-      if (server !== undefined) one.serverCpuUsPerOp = (server.serverCpu() - before) / one.ops
+      if (server !== undefined) one.serverCpuUsPerOp = (server.serverCpu() - before) / one.opsInAll
       return one
     },
   }
