@@ -6,7 +6,7 @@
 import { writeFileSync } from 'node:fs'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
-const rooms = { 1: 'Environment and disk', 2: 'The contract', 3: 'Idempotency' }
+const rooms = { 1: 'Environment and disk', 2: 'The contract', 3: 'Idempotency', 4: 'Counters, limits and caches' }
 
 const retries = {
   safe: '`safe`: nothing happened, send it again as you like',

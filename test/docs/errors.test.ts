@@ -19,7 +19,7 @@ test('each error has a number of its own, in a room that exists, a sentence and 
   const rows = Object.values(errors)
   expect(new Set(rows.map((row) => row.id)).size).toBe(rows.length)
   for (const row of rows) {
-    expect(row.id).toMatch(/^HPX-[123]\d{3}$/)
+    expect(row.id).toMatch(/^HPX-[1234]\d{3}$/)
     expect(row.message).toMatch(/^[^.]+$/)
     expect(row.hint.length).toBeGreaterThan(10)
   }
