@@ -4,6 +4,7 @@
 import { channel } from 'node:diagnostics_channel'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { seededRandom } from '../base/random.ts'
+import type * as clientKeys from './client-key.ts'
 import type { AddressedRequest, ClientKeyEvent, ClientKeyOptions } from './client-key.ts'
 
 const seed = Number(process.env['HAPAX_SEED'] ?? 4711)
@@ -15,7 +16,7 @@ const from = (remoteAddress: string | undefined, forwarded?: string | string[], 
 })
 
 /** Each test has a process of its own, as far as warnings go. */
-let clientKey: (typeof import('./client-key.ts'))['clientKey']
+let clientKey: typeof clientKeys.clientKey
 const warned: string[] = []
 const told: ClientKeyEvent[] = []
 beforeEach(async () => {
