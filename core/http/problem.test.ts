@@ -67,3 +67,14 @@ test.each<[string, Rendered, { status: number; headers: object; text: string }]>
 ])('a renderer gives %s', (_what, rendered, expected) => {
   expect(shown(replyTo({ ...problem, retryAfterMs: 1 }, 'text/plain', rendered))).toEqual(expected)
 })
+
+test('more members stand beside the usual ones and never replace them', () => {
+  const { text } = shown(replyTo({ ...problem, members: { 'violated-policies': ['burst'], status: 200 } }, undefined))
+  expect(JSON.parse(text)).toEqual({
+    type: 'urn:a:b',
+    title: 'Wait',
+    status: 409,
+    detail: 'It still runs.',
+    'violated-policies': ['burst'],
+  })
+})

@@ -2,6 +2,7 @@
  * Refusals as RFC 9457 says them: `application/problem+json`, and a line of text for clients that take nothing else.
  * Invariant: what is written holds no bytes of the request.
  */
+import type { Json } from '../base/json.ts'
 
 /** A refusal of a door, as a value: a renderer may say it otherwise. */
 export interface Problem {
@@ -16,6 +17,8 @@ export interface Problem {
   readonly retryAfterMs?: number | undefined
   /** Where the result may be found, when the first answer said so. */
   readonly location?: string | undefined
+  /** More members of the JSON object (RFC 9457, 3.2). */
+  readonly members?: Readonly<Record<string, Json>> | undefined
 }
 
 /** A whole answer as it leaves. */
@@ -48,9 +51,9 @@ export function replyTo(problem: Problem, accept: string | undefined, rendered?:
     for (const [name, value] of Object.entries(rendered.headers ?? {})) set(name, value)
     body = given instanceof Uint8Array ? given : encoder.encode(isText ? given : JSON.stringify(given))
   } else if (takesJson(accept)) {
-    const { type, title, status, detail } = problem
+    const { type, title, status, detail, members } = problem
     set('Content-Type', 'application/problem+json')
-    body = encoder.encode(JSON.stringify({ type, title, status, detail }))
+    body = encoder.encode(JSON.stringify({ ...members, type, title, status, detail }))
   } else {
     set('Content-Type', 'text/plain; charset=utf-8')
     body = encoder.encode(`${problem.title}: ${problem.detail}\n`)
