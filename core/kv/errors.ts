@@ -14,7 +14,7 @@ interface Row {
   readonly retry: Retry
 }
 
-/** 1xxx environment and disk, 2xxx the contract, 3xxx idempotency. */
+/** 1xxx environment and disk, 2xxx the contract, 3xxx idempotency, 4xxx the other patterns. */
 export const errors = {
   ENGINE_UNUSABLE: {
     id: 'HPX-1001',
@@ -162,6 +162,24 @@ export const errors = {
     id: 'HPX-3006',
     message: 'the stored idempotency record cannot be read by this release',
     hint: 'it was written by a newer release, or by another program under the same name',
+    retry: 'never',
+  },
+  COUNTER_UNREADABLE: {
+    id: 'HPX-4101',
+    message: 'the stored count cannot be read by this release',
+    hint: 'it was written by a newer release, or by another program under the same name',
+    retry: 'never',
+  },
+  COUNTER_OVERFLOW: {
+    id: 'HPX-4102',
+    message: 'the count would leave the numbers that can be counted without loss',
+    hint: 'nothing was added; say bigint: true for counts beyond 2^53 - 1 (then up to 255 digits), or reset the count',
+    retry: 'never',
+  },
+  SLOT_LOST: {
+    id: 'HPX-4103',
+    message: 'the lease of a slot could not be renewed in time',
+    hint: 'stop: another may hold the slot; see `cause` for what kept the store from renewing it',
     retry: 'never',
   },
 } as const satisfies Record<string, Row>

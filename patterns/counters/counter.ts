@@ -1,0 +1,208 @@
+/**
+ * An exact counter with bounds: what `hapax` counts, it counts once.
+ * Invariant: an add counts in the count that stood when the store took its write; one whose write came after the end counts in the next (C4).
+ * Why one record and `modify`: the callers of a process join into one write, and value, end and remembered requests can never disagree (C2).
+ */
+import { assert } from '../../core/base/assert.ts'
+import type { EpochMs } from '../../core/base/types.ts'
+import { invalid } from '../../core/kv/errors.ts'
+import type { CallOptions, Expiry, KV } from '../../core/kv/kv.ts'
+import { checkDuration, need, utf8Length } from '../../core/kv/limits.ts'
+import { modify, modifyLimits } from '../../core/kv/modify.ts'
+import { scoped } from '../../core/kv/scoped.ts'
+import { tell } from './events.ts'
+import { countCodec } from './record.ts'
+import {
+  changeCount,
+  countAt,
+  hasEnded,
+  resetCount,
+  type Ask,
+  type CountOutcome,
+  type CountRecord,
+  type CountRules,
+  type Decision,
+  type Memory,
+} from './rules.ts'
+import { bigints, numbers, type Numbers } from './numbers.ts'
+import type { AddResult, Count, Counter, CounterOptions, CountOptions, ResetOptions, ResetResult } from './types.ts'
+
+const defaults = {
+  /** Longer than a client or a queue repeats at once, short enough for some two requests a second and key. */
+  remember: '10m',
+  requestsMax: 1_024,
+} as const
+const requestsMaxMost = 16_384
+/** Of a remembered request, on average; an id of 20 characters takes some 70 with its answer, and adds without an id none. */
+const bytesARequest = 64
+/** A record without requests: two counts of 255 digits and four instants. */
+const recordBytes = 1_024
+const idBytesMax = 128
+
+/**
+ * Makes a counter over a store. It keeps no state of its own; the store stays the caller's.
+ * @throws KvError INVALID_ARGUMENT for an option; CAPABILITY_MISSING when the store lacks what is needed: one clock, one home for each
+ * key (C11), values of 64 bytes times `requestsMax` and ttls of `ttl` and `remember` together.
+ * @example const seats = counter({ kv, name: 'seats', min: 0, max: 500 })
+ */
+export function counter(options: CounterOptions<bigint> & { readonly bigint: true }): Counter<bigint>
+export function counter(options: CounterOptions): Counter
+export function counter(options: CounterOptions<bigint> | CounterOptions): Counter<bigint> | Counter {
+  return options.bigint === true
+    ? new BoundedCounter(options as CounterOptions<bigint>, bigints)
+    : new BoundedCounter(options as CounterOptions, numbers)
+}
+
+class BoundedCounter<N extends number | bigint> implements Counter<N> {
+  readonly name: string
+  readonly #counts: Counts
+  readonly #numbers: Numbers<N>
+
+  constructor(options: CounterOptions<N>, kind: Numbers<N>) {
+    const { kv, name, expiry = 'keep' } = options
+    const bound = (value: N | undefined, what: string) => (value === undefined ? undefined : kind.in(value, what))
+    const [start, min, max] = [bound(options.start, 'start') ?? 0n, bound(options.min, 'min'), bound(options.max, 'max')]
+    if ((min !== undefined && start < min) || (max !== undefined && start > max)) invalid('start must lie between min and max')
+    if (expiry !== 'keep' && expiry !== 'slide') invalid(`expiry must be 'keep' or 'slide', not ${JSON.stringify(expiry)}`)
+    if (expiry === 'slide' && options.ttl === undefined) invalid("expiry 'slide' needs a ttl")
+    const ttlMs = options.ttl === undefined ? 0 : checkDuration(options.ttl, 'ttl', 1)
+    const rules = { ...memoryOf(options), start, min, max, least: kind.least, most: kind.most, ttlMs, slides: expiry === 'slide' }
+    this.name = name
+    this.#numbers = kind
+    this.#counts = new Counts(kv, name, 'counter', rules, options.modify)
+  }
+
+  async add(key: string, delta: N, options: CountOptions = {}): Promise<AddResult<N>> {
+    const amount = this.#numbers.in(delta, 'delta')
+    if (amount === 0n) invalid('an add of 0 changes nothing: use get to read the count')
+    return this.#told(key, await this.#counts.change(key, { next: (value) => value + amount, delta: amount }, options))
+  }
+
+  async update(key: string, change: Parameters<Counter<N>['update']>[1], options: CountOptions = {}): Promise<AddResult<N>> {
+    if (typeof change !== 'function') invalid('update takes a function from the present count to the next')
+    const { in: inside, out } = this.#numbers
+    const asked = {
+      next: (value: bigint, epoch: number, now: EpochMs, attempt: number) =>
+        inside(change(out(value), { attempt, now, epoch }), 'what the function of update returns'),
+    }
+    return this.#told(key, await this.#counts.change(key, asked, options))
+  }
+
+  async get(key: string, options: CallOptions = {}): Promise<Count<N>> {
+    const { entry, now } = await this.#counts.kv.get(key, options)
+    const { value, epoch, endsAt } = countAt(entry?.value, now, this.#counts.rules.start)
+    return { value: this.#numbers.out(value), epoch, now, ...(endsAt === 0 ? undefined : { endsAt }) }
+  }
+
+  async reset(key: string, { ifEpoch, ...options }: ResetOptions = {}): Promise<ResetResult<N>> {
+    checkEpoch(ifEpoch)
+    const { outcome, now } = await this.#counts.run(key, options, true, (record, at) => resetCount(record, at, ifEpoch, this.#counts.rules))
+    const { type, epoch, previous, endedAt } = outcome
+    const value = this.#numbers.out(outcome.value)
+    if (type === 'epoch') {
+      tell('counter', this.name, key, 'refused', { refusal: 'epoch' })
+      return { ok: false, refusal: 'epoch', value, epoch }
+    }
+    tell('counter', this.name, key, 'reset')
+    // It ended by itself while the write was on its way: those who were too late for it count in the next.
+    const wasOver = endedAt !== 0 && endedAt <= now
+    return { ok: true, value, epoch, previous: wasOver ? value : this.#numbers.out(previous) }
+  }
+
+  #told(key: string, { type, epoch, ...outcome }: CountOutcome): AddResult<N> {
+    const value = this.#numbers.out(outcome.value)
+    if (type === 'bound' || type === 'epoch') {
+      tell('counter', this.name, key, 'refused', { refusal: type })
+      return { ok: false, refusal: type, value, epoch }
+    }
+    tell('counter', this.name, key, type)
+    return { ok: true, value, epoch, repeated: type === 'repeated' }
+  }
+}
+
+type Asked = Pick<Ask, 'delta'> & { readonly next: (value: bigint, epoch: number, now: EpochMs, attempt: number) => bigint }
+
+/** The records of counts under one name. `sharded` stands on it as well. */
+export class Counts {
+  readonly kv: KV<CountRecord>
+  readonly rules: CountRules
+  readonly #name: string
+  readonly #kind: 'counter' | 'sharded'
+  readonly #modify: typeof modify
+
+  constructor(kv: KV, name: string, kind: 'counter' | 'sharded', rules: CountRules, change: typeof modify = modify) {
+    const ttlMs = rules.ttlMs === 0 ? undefined : rules.ttlMs + rules.rememberMs
+    need(
+      kv,
+      { serverClock: true, sites: 'one', valueBytes: rules.bytesMax + recordBytes, ...(ttlMs === undefined ? undefined : { ttlMs }) },
+      `${kind} '${name}'`,
+    )
+    this.kv = scoped(scoped(kv, kind), name, { codec: countCodec })
+    this.rules = rules
+    this.#name = name
+    this.#kind = kind
+    this.#modify = change
+  }
+
+  /** `toldAs`: the caller's key, where the record's is another. */
+  async change(key: string, asked: Asked, { requestId: id, ifEpoch, ...options }: CountOptions, toldAs = key): Promise<CountOutcome> {
+    checkRequestId(id)
+    checkEpoch(ifEpoch)
+    const deadlineMs: number = options.deadline === undefined ? modifyLimits.deadlineMs : checkDuration(options.deadline, 'a deadline', 1)
+    const endsAt = performance.now() + deadlineMs
+    let lateEpoch: number | undefined
+    for (let deadline = deadlineMs; ; deadline = Math.max(1, Math.ceil(endsAt - performance.now()))) {
+      const { outcome, record, now } = await this.run(key, { ...options, deadline }, id !== undefined, (before, at, attempt) => {
+        const ask = { ...asked, next: (value: bigint, epoch: number) => asked.next(value, epoch, at, attempt), id, ifEpoch, lateEpoch }
+        return changeCount(before, at, ask, this.rules)
+      })
+      if (record === undefined || outcome.type !== 'added' || !hasEnded(record, now)) return outcome
+      lateEpoch = record.epoch
+      tell(this.#kind, this.#name, toldAs, 'moved-on')
+    }
+  }
+
+  /** Answers with what the last run of `decide` said, and with the store's clock when it took the write. */
+  async run<O>(
+    key: string,
+    { signal, deadline }: CallOptions,
+    remembers: boolean,
+    decide: (record: CountRecord | undefined, now: EpochMs, attempt: number) => Decision<CountRecord, O>,
+  ): Promise<Decision<CountRecord, O> & { readonly now: EpochMs }> {
+    const { ttlMs, rememberMs } = this.rules
+    // The record outlives its count by as long as it remembers the request.
+    const expiry: Expiry = ttlMs === 0 ? 'keep' : { extend: ttlMs + (remembers ? rememberMs : 0) }
+    const last: { decision?: Decision<CountRecord, O> } = {}
+    const { now } = await this.#modify(
+      this.kv,
+      key,
+      (record, context) => {
+        last.decision = decide(record, context.now, context.attempt)
+        return last.decision.record
+      },
+      { signal, deadline, expiry },
+    )
+    assert(last.decision, 'modify answers only after it ran the function')
+    return { ...last.decision, now }
+  }
+}
+
+/** @throws KvError INVALID_ARGUMENT. */
+export function memoryOf(options: Pick<CounterOptions, 'remember' | 'requestsMax'>): Memory {
+  const { requestsMax = defaults.requestsMax } = options
+  if (!Number.isSafeInteger(requestsMax) || requestsMax < 1 || requestsMax > requestsMaxMost)
+    invalid(`requestsMax must be a whole number from 1 to ${requestsMaxMost}, not ${String(requestsMax)}`)
+  const rememberMs = checkDuration(options.remember ?? defaults.remember, 'remember', 1)
+  return { rememberMs, requestsMax, bytesMax: requestsMax * bytesARequest }
+}
+
+export function checkRequestId(id: string | undefined): void {
+  if (id === undefined) return
+  const bytes = typeof id === 'string' ? utf8Length(id) : 0
+  if (bytes < 1 || bytes > idBytesMax) invalid(`requestId must be a string of 1 to ${idBytesMax} bytes in UTF-8`)
+}
+
+function checkEpoch(epoch: number | undefined): void {
+  if (epoch !== undefined && (!Number.isSafeInteger(epoch) || epoch < 0))
+    invalid(`ifEpoch must be the epoch of an earlier result, not ${String(epoch)}`)
+}

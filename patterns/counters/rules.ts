@@ -1,0 +1,313 @@
+/**
+ * What an add, a reset or a lease makes of a record.
+ * Pure. Invariant: a request that is remembered counts nothing a second time, and no request is forgotten before its time (C1).
+ * Why the end of a count stands in the record and not only in the store's expiry: the record must outlive the count by as long as it
+ * remembers requests, and the store's grain may be a second.
+ */
+import { jsonString } from '../../core/base/json.ts'
+import { epochMs, type EpochMs } from '../../core/base/types.ts'
+import { KvError } from '../../core/kv/errors.ts'
+import { utf8Length } from '../../core/kv/limits.ts'
+
+/** A request and its answer. */
+export interface Remembered {
+  readonly id: string
+  /** On the store's clock. Who wrote it decided how long, so another process with another setting forgets none too early. */
+  readonly until: EpochMs
+  /** Absent: an update, whose function cannot be compared. */
+  readonly delta?: bigint | undefined
+  readonly value: bigint
+  readonly epoch: number
+}
+
+export interface Requests {
+  readonly list: readonly Remembered[]
+  /** About as many as they take in the record. */
+  readonly bytes: number
+}
+
+export interface Memory {
+  readonly rememberMs: number
+  readonly requestsMax: number
+  readonly bytesMax: number
+}
+
+export const noRequests: Requests = Object.freeze({ list: Object.freeze([]), bytes: 0 })
+
+/** Instants and epoch in JSON, with their commas and quotes. */
+const bytesAround = 44
+export const bytesOf = ({ id, delta, value }: Remembered): number =>
+  utf8Length(jsonString(id)) + String(value).length + (delta === undefined ? 0 : String(delta).length) + bytesAround
+
+export const requestsOf = (list: readonly Remembered[]): Requests =>
+  list.length === 0 ? noRequests : { list, bytes: list.reduce((sum, one) => sum + bytesOf(one), 0) }
+
+/** Those that must still be remembered at `now`; the very object that came in when that is all of them. */
+export function trimmed(requests: Requests, now: EpochMs): Requests {
+  return requests.list.some(({ until }) => until <= now) ? requestsOf(requests.list.filter(({ until }) => until > now)) : requests
+}
+
+/** The first answer of a request. @throws KvError REQUEST_ID_REUSED. */
+function recalled(requests: Requests, id: string | undefined, delta: bigint | undefined): Remembered | undefined {
+  if (id === undefined) return undefined
+  const found = requests.list.find((one) => one.id === id)
+  if (found !== undefined && found.delta !== delta)
+    throw new KvError('REQUEST_ID_REUSED', { message: 'this request id belongs to an add of another amount' })
+  return found
+}
+
+/** @throws KvError RECORD_LOCKED: never makes room by forgetting. */
+function remembered(requests: Requests, one: Remembered, memory: Memory): Requests {
+  const bytes = requests.bytes + bytesOf(one)
+  if (requests.list.length >= memory.requestsMax || bytes > memory.bytesMax)
+    throw new KvError('RECORD_LOCKED', {
+      message: `the count remembers ${requests.list.length} requests, and the oldest is too young to be forgotten`,
+      hint: 'try again when the time of `remember` has passed, raise `requestsMax`, or spread the load over several keys',
+    })
+  return { list: [...requests.list, one], bytes }
+}
+
+const without = (requests: Requests, one: Remembered): Requests => requestsOf(requests.list.filter((other) => other !== one))
+
+export interface CountRecord {
+  /** The store's clock when the count began, and above that of the count before. */
+  readonly epoch: number
+  readonly value: bigint
+  /** 0: never. */
+  readonly endsAt: EpochMs
+  readonly requests: Requests
+}
+
+export interface CountRules extends Memory {
+  readonly start: bigint
+  readonly min: bigint | undefined
+  readonly max: bigint | undefined
+  /** What the caller's kind of number can say. */
+  readonly least: bigint
+  readonly most: bigint
+  /** 0: for ever. */
+  readonly ttlMs: number
+  readonly slides: boolean
+}
+
+export interface Ask {
+  readonly next: (value: bigint, epoch: number) => bigint
+  /** Of an add. */
+  readonly delta?: bigint | undefined
+  readonly id?: string | undefined
+  readonly ifEpoch?: number | undefined
+  /** The request was written into this count, but after its end: there it does not count. */
+  readonly lateEpoch?: number | undefined
+}
+
+export interface CountOutcome {
+  readonly type: 'added' | 'repeated' | 'bound' | 'epoch'
+  readonly value: bigint
+  readonly epoch: number
+}
+
+export interface Decision<R, O> {
+  /** Undefined: nothing is written. */
+  readonly record: R | undefined
+  readonly outcome: O
+}
+
+/** The count as it stands at `now`; epoch 0 when none has begun, or the last has ended. */
+export function countAt(record: CountRecord | undefined, now: EpochMs, start: bigint): Omit<CountRecord, 'requests'> {
+  if (record === undefined || hasEnded(record, now)) return { epoch: 0, value: start, endsAt: epochMs(0) }
+  return record
+}
+
+/** At the very instant of its end it has ended. */
+export const hasEnded = ({ endsAt }: CountRecord, now: EpochMs): boolean => endsAt !== 0 && endsAt <= now
+
+/** @throws KvError REQUEST_ID_REUSED, RECORD_LOCKED, COUNTER_OVERFLOW. */
+export function changeCount(
+  record: CountRecord | undefined,
+  now: EpochMs,
+  ask: Ask,
+  rules: CountRules,
+): Decision<CountRecord, CountOutcome> {
+  const { id, delta, lateEpoch } = ask
+  let requests = trimmed(record?.requests ?? noRequests, now)
+  const known = recalled(requests, id, delta)
+  if (known !== undefined && known.epoch !== lateEpoch)
+    return { record: undefined, outcome: { type: 'repeated', value: known.value, epoch: known.epoch } }
+  if (known !== undefined) requests = without(requests, known)
+
+  const { value, epoch, endsAt } = countAt(record, now, rules.start)
+  // The store's clock stepped back, and the count goes on: there it counts after all.
+  if (lateEpoch !== undefined && epoch === lateEpoch) return { record: undefined, outcome: { type: 'added', value, epoch } }
+  const refuse = (type: 'bound' | 'epoch') => ({
+    // What did not count must not be remembered as if it had.
+    record: known === undefined || record === undefined ? undefined : { ...record, requests },
+    outcome: { type, value, epoch },
+  })
+  if (ask.ifEpoch !== undefined && ask.ifEpoch !== epoch) return refuse('epoch')
+  const next = ask.next(value, epoch)
+  if (crosses(value, next, rules)) return refuse('bound')
+  if (next < rules.least || next > rules.most) throw overflow()
+
+  const nextEpoch = epoch === 0 ? nextEpochOf(record, now) : epoch
+  if (id !== undefined) {
+    const one = { id, until: epochMs(now + rules.rememberMs), value: next, epoch: nextEpoch, ...(delta === undefined ? {} : { delta }) }
+    requests = remembered(requests, one, rules)
+  }
+  return {
+    record: { epoch: nextEpoch, value: next, endsAt: endAfter(endsAt, now, rules), requests },
+    outcome: { type: 'added', value: next, epoch: nextEpoch },
+  }
+}
+
+/** A bound that was drawn anew may leave the count outside: then each step back towards it is allowed. */
+const crosses = (value: bigint, next: bigint, { min, max }: CountRules): boolean =>
+  (max !== undefined && next > max && next >= value) || (min !== undefined && next < min && next <= value)
+
+/** Also for a count that began before the counter had a ttl: it ends one ttl after its next change. */
+const endAfter = (endsAt: EpochMs, now: EpochMs, { ttlMs, slides }: CountRules): EpochMs =>
+  ttlMs > 0 && (slides || endsAt === 0) ? epochMs(now + ttlMs) : endsAt
+
+const nextEpochOf = (record: CountRecord | undefined, now: EpochMs): number => Math.max(now, (record?.epoch ?? 0) + 1)
+
+export interface ResetOutcome extends CountOutcome {
+  readonly type: 'added' | 'epoch'
+  readonly previous: bigint
+  /** When the count that is ended would have ended by itself; 0: never. */
+  readonly endedAt: EpochMs
+}
+
+/** What is remembered stays: a request from before the reset, sent again, gets its first answer. */
+export function resetCount(
+  record: CountRecord | undefined,
+  now: EpochMs,
+  ifEpoch: number | undefined,
+  rules: CountRules,
+): Decision<CountRecord, ResetOutcome> {
+  const { value, epoch, endsAt } = countAt(record, now, rules.start)
+  const told = { previous: value, endedAt: endsAt }
+  if (ifEpoch !== undefined && ifEpoch !== epoch) return { record: undefined, outcome: { type: 'epoch', value, epoch, ...told } }
+  // There is none: it is as it would be after a reset.
+  if (record === undefined || epoch === 0) return { record: undefined, outcome: { type: 'added', value, epoch, ...told } }
+  const next = {
+    epoch: nextEpochOf(record, now),
+    value: rules.start,
+    endsAt: endAfter(epochMs(0), now, rules),
+    requests: trimmed(record.requests, now),
+  }
+  return { record: next, outcome: { type: 'added', value: next.value, epoch: next.epoch, ...told } }
+}
+
+/** A ring of sub-windows, aligned to the epoch of the clock. */
+export interface WindowRecord {
+  /** The number of the newest sub-window: its instant divided by its width. */
+  readonly newest: number
+  /** The newest first; no more than one beyond the window. */
+  readonly counts: readonly bigint[]
+  readonly requests: Requests
+}
+
+export interface WindowRules extends Memory {
+  readonly widthMs: number
+  readonly parts: number
+  readonly most: bigint
+}
+
+export interface WindowSum {
+  readonly value: bigint
+  readonly atLeast: bigint
+  readonly since: EpochMs
+}
+
+/** A clock that steps back counts into the newest sub-window there is. */
+const indexAt = (record: WindowRecord | undefined, now: EpochMs, { widthMs }: WindowRules): number =>
+  Math.max(Math.floor(now / widthMs), record?.newest ?? 0)
+
+function countsAt(record: WindowRecord | undefined, index: number, { parts }: WindowRules): bigint[] {
+  if (record === undefined) return [0n]
+  const empty = Math.min(index - record.newest, parts + 1)
+  return [...Array.from({ length: empty }, () => 0n), ...record.counts].slice(0, parts + 1)
+}
+
+export function windowAt(record: WindowRecord | undefined, now: EpochMs, rules: WindowRules): WindowSum {
+  const index = indexAt(record, now, rules)
+  return sumOf(countsAt(record, index, rules), index, rules)
+}
+
+function sumOf(counts: readonly bigint[], index: number, { parts, widthMs }: WindowRules): WindowSum {
+  const value = counts.reduce((sum, count) => sum + count, 0n)
+  return { value, atLeast: value - (counts[parts] ?? 0n), since: epochMs(Math.max(0, (index - parts) * widthMs)) }
+}
+
+/** @throws KvError REQUEST_ID_REUSED, RECORD_LOCKED, COUNTER_OVERFLOW. */
+export function addToWindow(
+  record: WindowRecord | undefined,
+  now: EpochMs,
+  { delta, id }: { readonly delta: bigint; readonly id?: string | undefined },
+  rules: WindowRules,
+): Decision<WindowRecord, { readonly value: bigint; readonly repeated: boolean }> {
+  let requests = trimmed(record?.requests ?? noRequests, now)
+  const known = recalled(requests, id, delta)
+  if (known !== undefined) return { record: undefined, outcome: { value: known.value, repeated: true } }
+  const newest = indexAt(record, now, rules)
+  const [current = 0n, ...before] = countsAt(record, newest, rules)
+  const counts = [current + delta, ...before]
+  const { value } = sumOf(counts, newest, rules)
+  if (value > rules.most) throw overflow()
+  if (id !== undefined) requests = remembered(requests, { id, until: epochMs(now + rules.rememberMs), delta, value, epoch: newest }, rules)
+  return { record: { newest, counts, requests }, outcome: { value, repeated: false } }
+}
+
+const overflow = (): KvError => new KvError('COUNTER_OVERFLOW')
+
+export interface SlotRecord {
+  readonly owner: string
+  /** On the store's clock. */
+  readonly endsAt: EpochMs
+}
+export interface SlotsRecord {
+  readonly slots: readonly SlotRecord[]
+}
+
+/** The slots whose lease has not passed. */
+export const liveSlots = (record: SlotsRecord | undefined, now: EpochMs): readonly SlotRecord[] =>
+  (record?.slots ?? []).filter(({ endsAt }) => endsAt > now)
+
+export type TakeOutcome =
+  | { readonly type: 'taken'; readonly inUse: number; readonly endsAt: EpochMs }
+  | { readonly type: 'full'; readonly inUse: number; readonly retryAfterMs: number }
+
+/** Takes a slot for an owner who has none. Those whose lease has passed leave with each change (C12). */
+export function takeSlot(
+  record: SlotsRecord | undefined,
+  now: EpochMs,
+  owner: string,
+  { leaseMs, max }: { readonly leaseMs: number; readonly max: number },
+): Decision<SlotsRecord, TakeOutcome> {
+  const live = liveSlots(record, now)
+  if (live.length >= max) {
+    const first = Math.min(...live.map(({ endsAt }) => endsAt))
+    return { record: undefined, outcome: { type: 'full', inUse: live.length, retryAfterMs: first - now } }
+  }
+  const endsAt = epochMs(now + leaseMs)
+  return { record: { slots: [...live, { owner, endsAt }] }, outcome: { type: 'taken', inUse: live.length + 1, endsAt } }
+}
+
+/** Undefined: the owner has no slot any more. */
+export function renewSlot(record: SlotsRecord | undefined, now: EpochMs, owner: string, leaseMs: number): SlotsRecord | undefined {
+  const live = liveSlots(record, now)
+  if (!live.some((slot) => slot.owner === owner)) return undefined
+  return { slots: live.map((slot) => (slot.owner === owner ? { owner, endsAt: epochMs(Math.max(slot.endsAt, now + leaseMs)) } : slot)) }
+}
+
+/** Undefined: there is nothing to give back. */
+export function freeSlot(record: SlotsRecord | undefined, now: EpochMs, owner: string): SlotsRecord | undefined {
+  if (!record?.slots.some((slot) => slot.owner === owner)) return undefined
+  return { slots: liveSlots(record, now).filter((slot) => slot.owner !== owner) }
+}
+
+/** Which shard a request id belongs to: FNV-1a over UTF-16 code units. Part of the record format: a repetition must find the same shard. */
+export function shardOf(id: string, shards: number): number {
+  let hash = 0x811c9dc5
+  for (let index = 0; index < id.length; index++) hash = Math.imul(hash ^ id.charCodeAt(index), 0x01000193)
+  return (hash >>> 0) % shards
+}
