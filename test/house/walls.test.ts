@@ -43,6 +43,8 @@ const planted: [wall: string, path: string, code: string, rule: string][] = [
   ],
   ['http imports a store', 'core/http/p2.ts', imports('../stores/memory.ts'), 'no-restricted-imports'],
   ['testing imports conformance', 'core/testing/p1.ts', imports('../conformance/index.ts'), 'no-restricted-imports'],
+  ['the bridge imports a pattern', 'core/opentelemetry/p1.ts', imports('../../patterns/idempotency/events.ts'), 'no-restricted-imports'],
+  ['the bridge loads OpenTelemetry', 'core/opentelemetry/p2.ts', imports('@opentelemetry/api'), 'no-restricted-imports'],
   ['conformance imports a test runner', 'core/conformance/p1.ts', imports('vitest'), 'no-restricted-imports'],
   ["'hapax' imports the embedded store", 'core/index.ts', imports('./stores/embedded.ts'), 'no-restricted-imports'],
   ['core imports the server', 'core/stores/p2.ts', imports('../../server/index.ts'), 'no-restricted-imports'],

@@ -27,10 +27,10 @@ describe('the published types (G7)', () => {
     expect(types.publishedTypes()).toBe(types.readSnapshot(readFileSync(types.snapshotPath, 'utf8'))?.types)
   })
 
-  test('need no package of the user but the frameworks of the doors', async () => {
+  test('need no package of the user but the frameworks of the doors, and the API of OpenTelemetry', async () => {
     await build()
     const packages = [...types.publishedTypes().matchAll(/(?:from|import\()\s*['"]([^.'"][^'"]*)['"]/g)].map((match) => match[1])
-    for (const name of packages) expect(name).toMatch(/^(node:.*|express|koa)$/)
+    for (const name of packages) expect(name).toMatch(/^(node:.*|express|koa|@opentelemetry\/api)$/)
   })
 })
 
