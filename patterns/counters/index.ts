@@ -1,4 +1,5 @@
 /** 'hapax/counters': exact, windowed and sharded counts, and gauges whose slots come back. Plain functions over any store. */
 export { counter } from './counter.ts'
+export { Counted, type Countable, type CountedOptions, CountRefusedError } from './decorator.ts'
 export type { CountersEvent, CountersEventType } from './events.ts'
 export type * from './types.ts'
