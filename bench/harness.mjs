@@ -73,15 +73,16 @@ const warmShare = 0.5
 /**
  * One slice: `inFlight` callers call `op(worker)` again and again for `ms` milliseconds after half as long unmeasured, or `count` times in all.
  * `op` resolves to true when the answer was right. `serverCpu` gives the CPU microseconds of a server process, if there is one.
+ * `burst`: answers from memory in one turn of the event loop, at most; by default as many as calls are in flight.
  */
-export async function slice({ op, inFlight, ms, count = Infinity, serverCpu }) {
+export async function slice({ op, inFlight, burst = inFlight, ms, count = Infinity, serverCpu }) {
   globalThis.gc?.()
-  const warm = count === Infinity ? await measured({ op, inFlight, ms: ms * warmShare, count }) : { ops: 0, wrong: 0 }
-  const one = await measured({ op, inFlight, ms, count, serverCpu })
+  const warm = count === Infinity ? await measured({ op, inFlight, burst, ms: ms * warmShare, count }) : { ops: 0, wrong: 0 }
+  const one = await measured({ op, inFlight, burst, ms, count, serverCpu })
   return { ...one, wrong: one.wrong + warm.wrong, opsInAll: one.ops + warm.ops }
 }
 
-async function measured({ op, inFlight, ms, count, serverCpu }) {
+async function measured({ op, inFlight, burst, ms, count, serverCpu }) {
   const samples = new Float64Array(samplesMax)
   const delay = monitorEventLoopDelay({ resolution: delayResolutionMs })
   let [begun, done, wrong, sinceTurn, turning] = [0, 0, 0, 0, undefined]
@@ -105,7 +106,7 @@ async function measured({ op, inFlight, ms, count, serverCpu }) {
       samples[done % samplesMax] = performance.now() - start
       done += 1
       sinceTurn += 1
-      if (sinceTurn >= inFlight) await turn()
+      if (sinceTurn >= burst) await turn()
     }
   }
   const serverBefore = serverCpu?.() ?? 0
