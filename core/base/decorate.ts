@@ -32,6 +32,13 @@ type Fits<Options extends AnyFunction, Args extends readonly unknown[]> = [Optio
   ? unknown
   : OptionsDoNotTakeTheArgumentsOfThisMethod
 
+/** What is needed of TC39's context. Arguments are inferred from here, because of a generic method TypeScript infers none from the method itself. */
+interface MethodContext<This, Method> {
+  readonly kind: 'method'
+  readonly name: string | symbol
+  readonly access: { has(object: This): boolean; get(object: This): Method }
+}
+
 /**
  * Decorates methods that give a promise of `Result`, on a `this` that is a `Self`, with arguments that each of `Options` takes.
  * A method that gives no promise does not compile: decorated, it would give one. The method's own type does not change.
@@ -39,8 +46,8 @@ type Fits<Options extends AnyFunction, Args extends readonly unknown[]> = [Optio
  */
 export interface MethodDecorator<Options extends AnyFunction, Self = unknown, Result = unknown> {
   <This extends Self, Args extends readonly unknown[], Value extends Result>(
-    method: ((this: never, ...args: Args) => Promise<Value>) & Fits<Options, Args>,
-    context: ClassMethodDecoratorContext<This>,
+    method: (this: never, ...args: never) => Promise<Value>,
+    context: MethodContext<This, (this: never, ...args: Args) => Promise<Value>> & Fits<Options, Args>,
   ): void
   <Args extends readonly unknown[], Value extends Result>(
     target: Self,
@@ -57,11 +64,11 @@ type Method = (this: unknown, ...args: readonly unknown[]) => unknown
  * Makes the decorator of this name. `around` answers in the place of the method and calls `proceed` if the method shall run.
  * @throws what `invalid` throws, when it stands on anything but a method.
  */
-export function decorateMethod<Options extends AnyFunction, Self>(
+export function decorateMethod<Options extends AnyFunction, Self, Result>(
   decorator: string,
   invalid: Invalid,
   around: (call: MethodCall) => Promise<unknown>,
-): MethodDecorator<Options, Self> {
+): MethodDecorator<Options, Self, Result> {
   const wrap = (method: Method, key: string | symbol): Method => {
     const name = nameOf(key)
     const wrapped = function (this: unknown, ...args: readonly unknown[]): Promise<unknown> {
@@ -83,7 +90,7 @@ export function decorateMethod<Options extends AnyFunction, Self>(
       return invalid(`${decorator} decorates methods only, and '${nameOf(key ?? 'a class')}' is none`)
     return { ...descriptor, value: wrap(descriptor.value as Method, key) }
   }
-  return decorate as MethodDecorator<Options, Self>
+  return decorate as MethodDecorator<Options, Self, Result>
 }
 
 interface Context {

@@ -17,6 +17,9 @@ export class Fits {
   @Idempotent(payments, { scope: 'public', key: (id: unknown) => String(id) }) async generic<T>(value: T): Promise<T> {
     return value
   }
+  @Idempotent(payments, byId) async generics<T, U extends T>(id: string, one: T, other: U): Promise<[string, T, U]> {
+    return [id, one, other]
+  }
   @Idempotent(payments, { scope: 'public', key: (id?: string) => id ?? 'none' }) async optional(id?: string): Promise<string | undefined> {
     return id
   }
@@ -41,6 +44,7 @@ export class Fits {
 }
 /** The type of a method does not change: a generic one stays generic. */
 export const kept: Promise<7> = new Fits().generic<7>(7)
+export const generics: Promise<[string, 7, 7]> = new Fits().generics<7, 7>('a', 7, 7)
 export const overloaded: Promise<number> = new Fits().over('a', 1)
 
 export class DoesNotFit {
