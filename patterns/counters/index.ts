@@ -2,4 +2,7 @@
 export { counter } from './counter.ts'
 export { Counted, type Countable, type CountedOptions, CountRefusedError } from './decorator.ts'
 export type { CountersEvent, CountersEventType } from './events.ts'
+export { gauge } from './gauge.ts'
+export { sharded } from './sharded.ts'
 export type * from './types.ts'
+export { windowed } from './windowed.ts'

@@ -12,7 +12,7 @@ import { counting, type CountingKV } from '../../../core/testing/intercept.ts'
 export interface World {
   readonly clock: TestClock
   readonly kv: CountingKV
-  /** A `modify` that joins nobody else's callers. Its time is the world's, or that of `timers`. */
+  /** A `modify` that joins nobody else's callers. Its time is the world's, or that of `timers`. Without a seed it never waits between attempts. */
   process(seed?: number, timers?: TestClock): typeof modify
 }
 
@@ -21,17 +21,15 @@ export function world(): World {
   return {
     clock,
     kv: counting(memory({ clock })),
-    process: (seed = 1, timers = clock) => {
-      const random = seededRandom(seed)
-      return modifier({
-        random: random.next,
+    process: (seed, timers = clock) =>
+      modifier({
+        random: seed === undefined ? () => 0 : seededRandom(seed).next,
         clock: () => timers.elapsed(),
         after: (ms, callback) => {
           const timer = timers.setTimeout(callback, ms)
           return () => timers.clearTimeout(timer)
         },
-      })
-    },
+      }),
   }
 }
 
