@@ -64,6 +64,12 @@ export const errors = {
     hint: 'raise maxBytes, give entries a ttl, or use the embedded store; nothing is evicted, because a forgotten key is a second charge',
     retry: 'safe',
   },
+  RECORD_FOREIGN: {
+    id: 'HPX-1101',
+    message: 'what lies under this key in the shared store was not written by this release of hapax',
+    hint: 'give each program a prefix of its own; what a newer release wrote is read by that release',
+    retry: 'never',
+  },
   INVALID_ARGUMENT: { id: 'HPX-2001', message: 'an argument is not valid', hint: 'see the message for what was expected', retry: 'never' },
   TOO_LARGE: {
     id: 'HPX-2002',
@@ -180,6 +186,30 @@ export const errors = {
     id: 'HPX-4103',
     message: 'the lease of a slot could not be renewed in time',
     hint: 'stop: another may hold the slot; see `cause` for what kept the store from renewing it',
+    retry: 'never',
+  },
+  LIMIT_KEY_MISSING: {
+    id: 'HPX-4301',
+    message: 'the key of a rate limit is missing or empty',
+    hint: 'return who is asking from `key`, and put authentication before the door; clientKey() goes by the address',
+    retry: 'never',
+  },
+  LOAD_TIMEOUT: {
+    id: 'HPX-4401',
+    message: 'the loader of a cache did not answer within its hard deadline',
+    hint: 'make the loader end when its signal fires, or raise `hard`; with maxStale the value before is served instead',
+    retry: 'safe',
+  },
+  LOAD_INVALID: {
+    id: 'HPX-4402',
+    message: 'the loader of a cache gave an answer that it must not give',
+    hint: '`unchanged` needs a previous value, and loadMany answers with one result or Error for each key',
+    retry: 'never',
+  },
+  CACHE_UNREADABLE: {
+    id: 'HPX-4403',
+    message: 'the generations of a cache cannot be read by this release',
+    hint: 'a newer release wrote them; invalidate by tag and clear there, single keys can be invalidated by both',
     retry: 'never',
   },
 } as const satisfies Record<string, Row>

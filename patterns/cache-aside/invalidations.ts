@@ -1,0 +1,161 @@
+/**
+ * Invalidations: carried out, repeated while the store is away, and once more after a replica's lag.
+ * Invariant: one that was not answered as done is repeated until it is, or until all that it was for has died by itself (K6).
+ * Why too many become one `clear`: the list stays bounded and no invalidation is ever dropped.
+ */
+import { isKvError } from '../../core/kv/errors.ts'
+import { tell } from './events.ts'
+import { generationsKeyOf, tagKeyOf } from './identity.ts'
+import type { Slot } from './key.ts'
+import { timerOf, type Settings } from './settings.ts'
+import type { CacheStore } from './store.ts'
+import type { Invalidation } from './types.ts'
+
+export type Target = { readonly slot: Slot } | { readonly tag: string } | 'all'
+
+/** What this process itself must forget; called before the store is asked, and after it has answered. */
+type Forget = (target: Target) => void
+
+export const invalidationLimits = Object.freeze({
+  /** Invalidations that wait: some 300 bytes and a timer each. */
+  waitingMax: 1_000,
+  /** The first pause before one is repeated; doubled each time, drawn between half and the whole of it. */
+  pauseMsFirst: 100,
+  pauseMsMax: 5_000,
+})
+
+export class Invalidations {
+  readonly #settings: Settings
+  readonly #store: CacheStore
+  readonly #forget: Forget
+  readonly #track: (work: Promise<unknown>) => void
+  /** By identity: those that the store has not taken. */
+  readonly #pending = new Map<string, Target>()
+  #lagging = 0
+  #clearsAt = 0
+  #isClearing = false
+
+  constructor(settings: Settings, store: CacheStore, forget: Forget, track: (work: Promise<unknown>) => void) {
+    this.#settings = settings
+    this.#store = store
+    this.#forget = forget
+    this.#track = track
+  }
+
+  get pending(): number {
+    return this.#pending.size
+  }
+
+  /** What is stored under the slot must not be used: its invalidation has not arrived. */
+  isPast(slot: Slot): boolean {
+    return this.#pending.size > 0 && (this.#pending.has('all') || this.#pending.has(identityOfTarget({ slot })))
+  }
+
+  hasPendingTag(tags: readonly string[]): boolean {
+    return this.#pending.size > 0 && tags.some((tag) => this.#pending.has(identityOfTarget({ tag })))
+  }
+
+  /** @throws KvError of faults that no repetition mends. */
+  async strike(target: Target): Promise<Invalidation> {
+    this.#forget(target)
+    try {
+      await this.#carryOut(target)
+      return { done: true }
+    } catch (cause) {
+      if (isKvError(cause) && cause.retry === 'never') throw cause
+      this.#tell(target, 'invalidation-queued', cause)
+      this.#queue(target)
+      return { done: false, cause }
+    } finally {
+      // What was read in between may have come from before.
+      this.#forget(target)
+    }
+  }
+
+  /** Once more after the lag of a replica: a load in between may have read from before the commit (K5). */
+  again(target: Target): void {
+    const { lagMs, elapsed } = this.#settings
+    if (lagMs === 0) return
+    if (this.#lagging >= invalidationLimits.waitingMax) {
+      this.#clearsAt = elapsed() + lagMs
+      if (!this.#isClearing) this.#track(this.#clearLate())
+      return
+    }
+    this.#lagging++
+    this.#track(
+      this.#pause(lagMs).then(async () => {
+        this.#lagging--
+        await this.#strikeLate(target)
+      }),
+    )
+  }
+
+  /** Stands for all who found the list full; not before the lag of the last of them. */
+  async #clearLate(): Promise<void> {
+    const { elapsed } = this.#settings
+    this.#isClearing = true
+    while (elapsed() < this.#clearsAt) await this.#pause(this.#clearsAt - elapsed())
+    this.#isClearing = false
+    await this.#strikeLate('all')
+  }
+
+  /** `mutate` has answered long ago: nobody is there to be told of a fault but those who listen. */
+  async #strikeLate(target: Target): Promise<void> {
+    await this.strike(target).catch((cause: unknown) => this.#tell(target, 'store-error', cause))
+  }
+
+  #queue(target: Target): void {
+    const isFull = this.#pending.size >= invalidationLimits.waitingMax
+    const kept: Target = isFull ? 'all' : target
+    const id = identityOfTarget(kept)
+    if (this.#pending.has(id)) return
+    if (isFull) {
+      this.#pending.clear() // their repetitions find themselves gone, and end
+      this.#forget('all')
+    }
+    this.#pending.set(id, kept)
+    this.#track(this.#repeat(kept, id))
+  }
+
+  async #repeat(target: Target, id: string): Promise<void> {
+    const { elapsed, random, lifeMs } = this.#settings
+    const endsAt = elapsed() + lifeMs
+    for (let pauseMs: number = invalidationLimits.pauseMsFirst; ; pauseMs = Math.min(2 * pauseMs, invalidationLimits.pauseMsMax)) {
+      await this.#pause(pauseMs * (1 + random()) * 0.5)
+      if (this.#pending.get(id) !== target) return
+      if (elapsed() >= endsAt) {
+        this.#tell(target, 'invalidation-outlived')
+        break
+      }
+      try {
+        await this.#carryOut(target)
+        break
+      } catch (cause) {
+        this.#tell(target, 'store-error', cause)
+        if (isKvError(cause) && cause.retry === 'never') break
+      }
+    }
+    if (this.#pending.get(id) === target) this.#pending.delete(id)
+    this.#forget(target)
+  }
+
+  async #carryOut(target: Target): Promise<void> {
+    if (target === 'all') await this.#store.clear()
+    else if ('tag' in target) await this.#store.invalidateTag(target.tag)
+    else await this.#store.invalidate(this.#store.keyOf(target.slot))
+    this.#tell(target, 'invalidated')
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => timerOf(this.#settings, resolve, ms, true))
+  }
+
+  #tell(target: Target, type: 'invalidated' | 'invalidation-queued' | 'invalidation-outlived' | 'store-error', cause?: unknown): void {
+    const { name } = this.#settings
+    const key = target === 'all' ? generationsKeyOf(name) : 'tag' in target ? tagKeyOf(name, target.tag) : this.#store.keyOf(target.slot)
+    tell(name, key, cause === undefined ? { type } : { type, cause })
+  }
+}
+
+const identityOfTarget = (target: Target): string =>
+  target === 'all' ? 'all' : 'tag' in target ? `tag:${target.tag}` : `${typeof target.slot}:${String(target.slot)}`
