@@ -7,15 +7,8 @@ import { channel } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { replyTo, type Problem, type Rendered, type Reply } from '../../core/http/problem.ts'
 import { invalid, isKvError, KvError } from '../../core/kv/errors.ts'
-import {
-  checkPolicyName,
-  headerSpecs,
-  limitHeaders,
-  limitProblems,
-  type HeaderSpec,
-  type LimitLine,
-  type LimitProblemKind,
-} from './headers.ts'
+import { headerSpecs, limitHeaders, limitProblems, type HeaderSpec, type LimitLine, type LimitProblemKind } from './headers.ts'
+import { checkCost, planOf } from './rules.ts'
 import type { Acquired, Decision, RateLimit, Settlement } from './types.ts'
 
 export interface LimitProblem extends Problem {
@@ -130,8 +123,8 @@ export class LimitDoor<C> {
       throw new KvError('LIMIT_KEY_MISSING', { message: 'rateLimited(...) needs `key`: a function that says who asks' })
     const { jitter = 0, cost = 1, spec = defaults.spec } = options
     if (!(jitter >= 0 && jitter <= 1)) invalid('jitter must be from 0 to 1')
-    if (typeof cost === 'number') checkCost(cost, limit)
-    for (const name of Object.keys(limit.policies)) checkPolicyName(name)
+    // One that is the same for all requests and never fits would refuse all of them.
+    if (typeof cost !== 'function') checkCost(cost, planOf(limit.policies))
     this.#specs = headerSpecs(spec)
     this.#limit = limit
     this.#options = options
@@ -159,7 +152,9 @@ export class LimitDoor<C> {
       decision = await (limit.hasSlots ? limit.acquire(key, { cost }) : limit.consume(key, { cost }))
     } catch (error) {
       if (!isKvError(error, 'COST_TOO_LARGE')) throw error
-      const violated = Object.entries(limit.policies).flatMap(([name, policy]) => (cost > policy.limit ? [name] : []))
+      const violated = Object.entries(limit.policies).flatMap(([name, { kind, limit: most }]) =>
+        kind !== 'concurrency' && cost > most ? [name] : [],
+      )
       const detail = 'This request is larger than the whole quota, so it can never be taken. Send a smaller one.'
       return this.#refused('quota-exceeded', { violated, detail }, req, res, context)
     }
@@ -252,14 +247,6 @@ function visitOf(req: IncomingMessage): Visit {
   let visit = visits.get(req)
   if (visit === undefined) visits.set(req, (visit = { counted: [], lines: [], names: new Set() }))
   return visit
-}
-
-/** A cost that is the same for all requests and never fits would refuse all of them. */
-function checkCost(cost: number, { policies }: RateLimit): void {
-  if (!Number.isInteger(cost) || cost < 0) invalid('cost must be a whole number from 0')
-  const [name, policy] = Object.entries(policies).find(([, { limit, kind }]) => kind !== 'concurrency' && cost > limit) ?? []
-  if (policy !== undefined)
-    throw new KvError('COST_TOO_LARGE', { message: `cost ${cost} never fits policy ${name}, whose limit is ${policy.limit}` })
 }
 
 const costAfter = (refundOn: 'success' | 'failure', { type, status }: RequestEnd): number | undefined =>
