@@ -16,6 +16,7 @@ export const groups = [
   { name: 'check', command: ['tools/check.mjs'], boxMs: 2 * minutes },
   { name: 'durability', owns: (path) => path.endsWith('.durability.test.ts'), boxMs: 4 * minutes },
   { name: 'browser', owns: (path) => path.endsWith('.browser.test.ts'), needs: ['chromium'], boxMs: 3 * minutes },
+  { name: 'redis', owns: (path) => path.endsWith('.redis.test.ts'), needs: ['redis'], boxMs: 4 * minutes },
   { name: 'core', owns: (path) => path.startsWith('core/'), boxMs: 4 * minutes },
   { name: 'patterns', owns: (path) => path.startsWith('patterns/'), boxMs: 4 * minutes },
   { name: 'examples', owns: (path) => path.startsWith('examples/'), boxMs: 4 * minutes },
@@ -27,7 +28,20 @@ export const groups = [
 ]
 
 /** In which order they run: what is quick and basic first. */
-export const order = ['check', 'house', 'core', 'durability', 'patterns', 'examples', 'browser', 'docs', 'types', 'bench', 'package']
+export const order = [
+  'check',
+  'house',
+  'core',
+  'durability',
+  'patterns',
+  'examples',
+  'redis',
+  'browser',
+  'docs',
+  'types',
+  'bench',
+  'package',
+]
 
 const testFolders = ['core', 'patterns', 'server', 'examples', 'test', 'tools', 'bench']
 

@@ -1,0 +1,182 @@
+/**
+ * The Redis clients that a store can be given, told apart by their shape, and one connection of any of them.
+ * Invariant: a client stays the caller's: nothing here closes or configures it; listeners that are added are taken off again.
+ * Why a cluster's nodes are spoken to one by one and not through the cluster client: that one sends a command again by itself when a
+ * connection is lost, and it sends WAIT, which names no key, to any node.
+ */
+import { invalid } from '../kv/errors.ts'
+import type { Argument } from './redis-script.ts'
+
+/** What every client has: events. */
+interface Emitter {
+  on(event: string, listener: () => void): unknown
+  off(event: string, listener: () => void): unknown
+}
+/** A `Redis` of ioredis. */
+export interface IoredisShape extends Emitter {
+  callBuffer(command: string, ...args: Argument[]): Promise<unknown>
+  readonly status: string
+}
+/** A `Cluster` of ioredis. */
+export interface IoredisClusterShape extends Emitter {
+  callBuffer(command: string, ...args: Argument[]): Promise<unknown>
+  nodes(role: 'master'): readonly IoredisShape[]
+  readonly slots: readonly (readonly string[])[]
+  readonly status: string
+  refreshSlotsCache(done: () => void): void
+}
+/** A client of node-redis (`redis`), made by `createClient`. */
+export interface NodeRedisShape extends Emitter {
+  sendCommand(args: readonly Argument[], options?: object): Promise<unknown>
+  readonly isReady: boolean
+}
+/** A cluster client of node-redis, made by `createCluster`. */
+export interface NodeRedisClusterShape extends Emitter {
+  sendCommand(firstKey: Argument | undefined, isReadonly: boolean | undefined, args: Argument[], options?: object): Promise<unknown>
+  readonly slots: readonly ({ readonly master: NodeRedisNode } | undefined)[]
+  readonly masters: readonly NodeRedisNode[]
+  nodeClient(node: unknown): Promise<NodeRedisShape> | NodeRedisShape
+}
+interface NodeRedisNode {
+  readonly address: string
+}
+export type RedisClient = IoredisShape | IoredisClusterShape | NodeRedisShape | NodeRedisClusterShape
+
+/** One server as one client reaches it: over one connection at a time. */
+export class Connection {
+  /** Connections made so far, as far as is known: what was answered under another number was answered by another connection. */
+  epoch = 0
+  readonly #client: IoredisShape | NodeRedisShape
+  readonly #listeners: readonly (readonly [event: string, listener: () => void])[]
+
+  /** `onReady`: what waited in the client is being sent. `onLost`: what was sent has no answer any more. */
+  constructor(client: IoredisShape | NodeRedisShape, on: { ready(): void; lost(): void }) {
+    this.#client = client
+    const lost = (): void => on.lost()
+    const ready = (): void => {
+      this.epoch++
+      on.ready()
+    }
+    // ioredis: close, end. node-redis: reconnecting, end.
+    this.#listeners = [['ready', ready], ...['close', 'reconnecting', 'end'].map((event) => [event, lost] as const)]
+    for (const [event, listener] of this.#listeners) client.on(event, listener)
+  }
+
+  /** Whether a command may reach the socket now; else it waits in the client or fails. */
+  get isReady(): boolean {
+    const client = this.#client
+    return 'isReady' in client ? client.isReady : client.status === 'ready' || client.status === 'connect'
+  }
+
+  /** Sends one command. Commands of one connection are answered in the order in which they are sent. Bulk strings come as Buffers. */
+  send(command: string, args: readonly Argument[]): Promise<unknown> {
+    const client = this.#client
+    return 'isReady' in client ? client.sendCommand([command, ...args], asBuffers) : client.callBuffer(command, ...args)
+  }
+
+  leave(): void {
+    for (const [event, listener] of this.#listeners) this.#client.off(event, listener)
+  }
+}
+
+/** node-redis gives bulk strings (`$`) as they are when it is told so. */
+const asBuffers = Object.freeze({ typeMapping: Object.freeze({ 36: Buffer }) })
+
+/** Where the keys of a store live. */
+export interface Topology {
+  readonly isCluster: boolean
+  /** The client of the server that has the key, as far as the client knows; undefined while it does not. */
+  clientOf(key: string): Promise<IoredisShape | NodeRedisShape | undefined> | IoredisShape | NodeRedisShape | undefined
+  /** The client of a server by its address, as redirections name it. */
+  clientAt(address: string): Promise<IoredisShape | NodeRedisShape | undefined> | IoredisShape | NodeRedisShape | undefined
+  /** Lets the client learn anew who has the key. */
+  learn(key: string): Promise<void>
+}
+
+/** @throws KvError INVALID_ARGUMENT for what is no client that a store can be built on. */
+export function topologyOf(client: RedisClient): Topology {
+  if (typeof client !== 'object' || client === null) return unknownShape()
+  if (hasKeyPrefix(client))
+    invalid('the client has a keyPrefix of its own', 'say it as `prefix` of redisKv: a client does not put its own before all keys')
+  if (has(client, 'nodeClient', 'sendCommand')) return nodeRedisCluster(client as NodeRedisClusterShape)
+  if (has(client, 'nodes', 'callBuffer', 'refreshSlotsCache')) return ioredisCluster(client as IoredisClusterShape)
+  // A pool or a sentinel of node-redis gives each command to a connection of its choice.
+  if (has(client, 'callBuffer', 'on') && 'status' in client) return single(client as IoredisShape)
+  if (has(client, 'sendCommand', 'on', 'duplicate') && 'isReady' in client && !has(client, 'acquire'))
+    return single(client as NodeRedisShape)
+  return unknownShape()
+}
+
+const unknownShape = (): never =>
+  invalid(
+    'redisKv takes a Redis or Cluster of ioredis, or what createClient or createCluster of redis gives',
+    'a pool or a sentinel of node-redis cannot be used: two commands in a row must take one connection',
+  )
+
+const has = (client: object, ...names: readonly string[]): boolean =>
+  names.every((name) => typeof (client as Record<string, unknown>)[name] === 'function')
+
+function hasKeyPrefix(client: object): boolean {
+  const { options } = client as { readonly options?: { readonly keyPrefix?: unknown } }
+  return typeof options === 'object' && options !== null && Boolean(options.keyPrefix)
+}
+
+const single = (client: IoredisShape | NodeRedisShape): Topology => ({
+  isCluster: false,
+  clientOf: () => client,
+  clientAt: () => undefined,
+  learn: async () => undefined,
+})
+
+function ioredisCluster(cluster: IoredisClusterShape): Topology {
+  const clientAt = (address: string | undefined): IoredisShape | undefined =>
+    address === undefined ? undefined : cluster.nodes('master').find((node) => addressOf(node) === address)
+  return {
+    isCluster: true,
+    clientOf: (key) => clientAt(cluster.slots[slotOf(key)]?.[0]),
+    clientAt,
+    async learn(key) {
+      if (cluster.status === 'ready') await new Promise<void>((resolve) => cluster.refreshSlotsCache(resolve))
+      // Connects if nobody has yet, and is answered when the slots are known.
+      else await cluster.callBuffer('EXISTS', key)
+    },
+  }
+}
+
+/** As ioredis itself names a node in `slots`. */
+function addressOf(node: IoredisShape): string {
+  const { host = '127.0.0.1', port = 6_379 } =
+    (node as { readonly options?: { readonly host?: string; readonly port?: number } }).options ?? {}
+  return `${host}:${port}`
+}
+
+function nodeRedisCluster(cluster: NodeRedisClusterShape): Topology {
+  const clientOf = (node: NodeRedisNode | undefined) => (node === undefined ? undefined : cluster.nodeClient(node))
+  return {
+    isCluster: true,
+    clientOf: (key) => clientOf(cluster.slots[slotOf(key)]?.master),
+    clientAt: (address) => clientOf(cluster.masters.find((node) => node.address === address)),
+    // It has no public way to learn; a command that is redirected makes it learn.
+    async learn(key) {
+      await cluster.sendCommand(key, false, ['EXISTS', key])
+    },
+  }
+}
+
+/** CRC-16/XMODEM, the hash of Redis Cluster (polynomial 0x1021). */
+const crcTable = Uint16Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte << 8
+  for (let bit = 0; bit < 8; bit++) crc = crc & 0x8000 ? (crc << 1) ^ 0x1021 : crc << 1
+  return crc
+})
+
+/** The slot of a key, 0 to 16383: of what stands between its first `{` and the next `}`, if anything does. */
+export function slotOf(key: string): number {
+  const open = key.indexOf('{')
+  const end = open < 0 ? -1 : key.indexOf('}', open + 1)
+  let crc = 0
+  for (const byte of Buffer.from(end > open + 1 ? key.slice(open + 1, end) : key)) {
+    crc = ((crc << 8) & 0xffff) ^ (crcTable[(crc >> 8) ^ byte] as number)
+  }
+  return crc & 16_383
+}
