@@ -47,7 +47,17 @@ const counts = async () => {
 describe('an event', () => {
   test('becomes an event of the active span, with what is plain in it', async () => {
     await inSpan(() => {
-      tell('idempotency', { type: 'claimed', name: 'payments', id: 'x1', attempt: 2, refusal: undefined, isFirst: true, list: [1] })
+      tell('idempotency', {
+        type: 'claimed',
+        name: 'payments',
+        id: 'x1',
+        attempt: 2,
+        refusal: undefined,
+        isFirst: true,
+        mixed: [1, 'a'],
+        nested: {},
+      })
+      tell('ratelimit', { type: 'denied', name: 'api', violated: ['burst', 'daily'] })
       tell('counters', { type: 'full', kind: 'gauge', name: 'seats', id: 'x2', inUse: 3 })
     })
     expect(spanEvents()).toEqual([
@@ -55,6 +65,7 @@ describe('an event', () => {
         name: 'hapax.idempotency.claimed',
         attributes: { 'hapax.name': 'payments', 'hapax.id': 'x1', 'hapax.attempt': 2, 'hapax.is_first': true },
       },
+      { name: 'hapax.ratelimit.denied', attributes: { 'hapax.name': 'api', 'hapax.violated': ['burst', 'daily'] } },
       { name: 'hapax.counters.full', attributes: { 'hapax.kind': 'gauge', 'hapax.name': 'seats', 'hapax.id': 'x2', 'hapax.in_use': 3 } },
     ])
   })

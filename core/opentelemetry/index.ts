@@ -4,7 +4,7 @@
  * Why the API is handed in: hapax loads no OpenTelemetry by itself, and what the caller has registered is what is used.
  */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import type { Attributes, Counter, MetricsAPI, TraceAPI } from '@opentelemetry/api'
+import type { Attributes, AttributeValue, Counter, MetricsAPI, TraceAPI } from '@opentelemetry/api'
 
 /** Every channel of hapax. docs/events.md says what is told there. */
 export const channels = ['hapax:cache-aside', 'hapax:client-key', 'hapax:counters', 'hapax:idempotency', 'hapax:ratelimit'] as const
@@ -59,11 +59,16 @@ function attributesOf(event: object, only?: ReadonlySet<string>): Attributes {
   for (const [name, value] of Object.entries(event) as [string, unknown][]) {
     if (name === 'type' || value === undefined || (only !== undefined && name !== 'cause' && !only.has(name))) continue
     if (name === 'cause') attributes['error.type'] = kindOf(value)
-    else if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean')
-      attributes[`hapax.${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`] = value
+    else if (isPlain(value)) attributes[`hapax.${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`] = value
   }
   return attributes
 }
+
+const isPlain = (value: unknown): value is AttributeValue =>
+  typeof value === 'string' ||
+  typeof value === 'number' ||
+  typeof value === 'boolean' ||
+  (Array.isArray(value) && value.every((item) => typeof item === 'string'))
 
 /** An error's message may hold what a customer sent; its code and name do not. */
 function kindOf(cause: unknown): string {
