@@ -52,7 +52,7 @@ export class Call {
 
   /** The signal or the deadline ended the wait. */
   giveUp(code: 'ABORTED' | 'DEADLINE_EXCEEDED', cause: unknown): void {
-    const mayBeThere = this.gate !== undefined && (this.sent || this.link?.connection.isReady === true)
+    const mayBeThere = this.gate !== undefined && (this.sent || this.link?.connection.isOpen === true)
     this.end(new KvError(mayBeThere ? 'UNKNOWN_OUTCOME' : code, cause === undefined ? {} : { cause }))
   }
 
@@ -75,7 +75,7 @@ class Link {
   constructor(client: IoredisShape | NodeRedisShape, replication: Replication | undefined) {
     this.#replication = replication
     this.connection = new Connection(client, {
-      ready: () => {
+      sending: () => {
         for (const call of this.calls) call.sent = true
       },
       lost: () => {
@@ -89,7 +89,7 @@ class Link {
   async send(call: Call, asText: boolean, isAsking: boolean): Promise<unknown> {
     call.link = this
     this.calls.add(call)
-    call.sent = this.connection.isReady
+    call.sent = this.connection.isOpen
     const number = ++this.#sends
     // The next command of this connection is the script: nothing is awaited in between.
     if (isAsking) this.connection.send('ASKING', []).catch(() => undefined)
@@ -262,7 +262,7 @@ export class Calls {
   /** Nodes of a cluster come and go; a link without calls to a client without a connection is made anew when it is needed. */
   #forgetUnused(): void {
     for (const [client, link] of this.#links) {
-      if (link.calls.size > 0 || link.connection.isReady) continue
+      if (link.calls.size > 0 || link.connection.isOpen) continue
       link.connection.leave()
       this.#links.delete(client)
     }

@@ -28,6 +28,7 @@ export interface IoredisClusterShape extends Emitter {
 /** A client of node-redis (`redis`), made by `createClient`. */
 export interface NodeRedisShape extends Emitter {
   sendCommand(args: readonly Argument[], options?: object): Promise<unknown>
+  readonly isOpen: boolean
   readonly isReady: boolean
 }
 /** A cluster client of node-redis, made by `createCluster`. */
@@ -42,30 +43,41 @@ interface NodeRedisNode {
 }
 export type RedisClient = IoredisShape | IoredisClusterShape | NodeRedisShape | NodeRedisClusterShape
 
-/** One server as one client reaches it: over one connection at a time. */
+/**
+ * One server as one client reaches it: over one connection at a time.
+ * A client of ioredis sends what waits in it when it is ready; one of node-redis may do so as soon as it is connected.
+ */
 export class Connection {
   /** Connections made so far, as far as is known: what was answered under another number was answered by another connection. */
   epoch = 0
   readonly #client: IoredisShape | NodeRedisShape
   readonly #listeners: readonly (readonly [event: string, listener: () => void])[]
+  #isConnected: boolean
 
-  /** `onReady`: what waited in the client is being sent. `onLost`: what was sent has no answer any more. */
-  constructor(client: IoredisShape | NodeRedisShape, on: { ready(): void; lost(): void }) {
+  /** `sending`: what waited in the client is being sent. `lost`: what was sent has no answer any more. */
+  constructor(client: IoredisShape | NodeRedisShape, on: { sending(): void; lost(): void }) {
     this.#client = client
-    const lost = (): void => on.lost()
-    const ready = (): void => {
+    this.#isConnected = 'isReady' in client && client.isOpen
+    const sending = (): void => {
       this.epoch++
-      on.ready()
+      this.#isConnected = true
+      on.sending()
     }
-    // ioredis: close, end. node-redis: reconnecting, end.
-    this.#listeners = [['ready', ready], ...['close', 'reconnecting', 'end'].map((event) => [event, lost] as const)]
+    const lost = (): void => {
+      this.#isConnected = false
+      on.lost()
+    }
+    this.#listeners =
+      'isReady' in client
+        ? [['connect', sending] as const, ['reconnecting', lost] as const, ['end', lost] as const]
+        : [['ready', sending] as const, ['close', lost] as const, ['end', lost] as const]
     for (const [event, listener] of this.#listeners) client.on(event, listener)
   }
 
-  /** Whether a command may reach the socket now; else it waits in the client or fails. */
-  get isReady(): boolean {
+  /** Whether a command that the client has may reach the socket; else it waits in the client or fails. */
+  get isOpen(): boolean {
     const client = this.#client
-    return 'isReady' in client ? client.isReady : client.status === 'ready' || client.status === 'connect'
+    return 'isReady' in client ? client.isReady || this.#isConnected : client.status === 'ready' || client.status === 'connect'
   }
 
   /** Sends one command. Commands of one connection are answered in the order in which they are sent. Bulk strings come as Buffers. */
