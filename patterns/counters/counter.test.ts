@@ -276,16 +276,44 @@ describe('the end of a count', () => {
     },
   )
 
-  test('before the write: an add that no longer fits the new count is refused, and not remembered as counted (C4)', async () => {
+  test('is judged by a clock that was read after the call, also when the callers before were told an earlier time (C4)', async () => {
     const { kv, clock, process } = world()
-    const on = (call: StoreCall): Verdict => (call.verb === 'update' && call.nth === 1 ? { delay: '2s' } : 'pass')
-    const stock = counter({ kv: faulty(kv, { clock, on }), name: 's', ttl: '1m', min: 0, modify: process() })
-    await stock.add('a', 5, { requestId: 'delivery' })
+    // The store takes the second write at 59 s, and its answer arrives at 62 s.
+    const on = (call: StoreCall): Verdict => (call.verb === 'update' && call.nth === 1 ? { delay: '3s', when: 'after' } : 'pass')
+    const calls = counter({ kv: faulty(kv, { clock, on }), name: 'calls', ttl: '1m', modify: process() })
+    const { epoch } = await calls.add('ada', 4, { requestId: 'first' }) // the record outlives its count, so the store refuses nothing
     await clock.advance('59s')
-    const sale = { requestId: 'sale' }
-    expect(await ended(clock, stock.add('a', -1, sale))).toMatchObject({ ok: false, refusal: 'bound', value: 0 })
-    expect(await stock.add('a', -1, sale)).toMatchObject({ ok: false, refusal: 'bound', value: 0 })
-    expect(await stock.add('a', 5, { requestId: 'delivery' })).toMatchObject({ ok: true, value: 5, repeated: true })
+    const before = calls.add('ada', 1)
+    await clock.advance('2s')
+    const after = [calls.add('ada', 1), calls.add('ada', 1, { requestId: 'second' }), calls.reset('ada')] as const
+    expect(await ended(clock, before)).toMatchObject({ value: 5, epoch })
+    const [added, named, reset] = await ended(clock, Promise.all(after))
+    expect(added).toMatchObject({ ok: true, value: 1 })
+    expect(named).toMatchObject({ ok: true, value: 2, epoch: added.epoch })
+    expect(reset).toMatchObject({ ok: true, previous: 2 })
+    expect(added.epoch).toBeGreaterThan(epoch + 60_000)
+  })
+
+  test('of a second count in one record is not cut short by the record’s own (C2)', async () => {
+    const { kv, clock } = world()
+    const calls = counter({ kv, name: 'calls', ttl: '1m', remember: '30s' })
+    await calls.add('a', 5, { requestId: 'r' })
+    await clock.advance('70s')
+    expect(await calls.add('a', 1)).toMatchObject({ value: 1 })
+    await clock.advance('59s')
+    expect(await calls.add('a', 1)).toMatchObject({ value: 2 })
+    await clock.advance('1s')
+    expect((await kv.get('counter:calls:a')).entry).toBeUndefined()
+  })
+
+  test('costs no store call more: one read and one write when nobody else is there', async () => {
+    const { kv } = world()
+    const calls = counter({ kv, name: 'calls', ttl: '1m' })
+    await calls.add('a', 1)
+    for (let turns = 0; turns < 5; turns++) await new Promise((resolve) => setImmediate(resolve))
+    kv.reset()
+    await calls.add('a', 1)
+    expect(kv.counts()).toMatchObject({ get: 1, update: 1, total: 2 })
   })
 
   test('is set at the next change when the counter gets a ttl later', async () => {

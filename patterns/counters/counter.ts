@@ -1,9 +1,8 @@
 /**
  * An exact counter with bounds: what `hapax` counts, it counts once.
- * Invariant: an add counts in the count that stood when the store took its write; one whose write came after the end counts in the next (C4).
+ * Invariant: an add counts in the count that stood, on the store's clock, at an instant between its call and its answer (C4).
  * Why one record and `modify`: the callers of a process join into one write, and value, end and remembered requests can never disagree (C2).
  */
-import { assert } from '../../core/base/assert.ts'
 import type { EpochMs } from '../../core/base/types.ts'
 import { invalid } from '../../core/kv/errors.ts'
 import type { CallOptions, Expiry, KV } from '../../core/kv/kv.ts'
@@ -15,7 +14,7 @@ import { countCodec } from './record.ts'
 import {
   changeCount,
   countAt,
-  hasEnded,
+  mayHaveEnded,
   resetCount,
   type Ask,
   type CountOutcome,
@@ -96,17 +95,17 @@ class BoundedCounter<N extends number | bigint> implements Counter<N> {
 
   async reset(key: string, { ifEpoch, ...options }: ResetOptions = {}): Promise<ResetResult<N>> {
     checkEpoch(ifEpoch)
-    const { outcome, now } = await this.#counts.run(key, options, true, (record, at) => resetCount(record, at, ifEpoch, this.#counts.rules))
-    const { type, epoch, previous, endedAt } = outcome
+    const { ttlMs } = this.#counts.rules
+    const { type, epoch, ...outcome } = await this.#counts.run(key, options, ttlMs, (record, now) =>
+      resetCount(record, now, ifEpoch, this.#counts.rules),
+    )
     const value = this.#numbers.out(outcome.value)
     if (type === 'epoch') {
       tell('counter', this.name, key, 'refused', { refusal: 'epoch' })
       return { ok: false, refusal: 'epoch', value, epoch }
     }
     tell('counter', this.name, key, 'reset')
-    // It ended by itself while the write was on its way: those who were too late for it count in the next.
-    const wasOver = endedAt !== 0 && endedAt <= now
-    return { ok: true, value, epoch, previous: wasOver ? value : this.#numbers.out(previous) }
+    return { ok: true, value, epoch, previous: this.#numbers.out(outcome.previous) }
   }
 
   #told(key: string, { type, epoch, ...outcome }: CountOutcome): AddResult<N> {
@@ -126,8 +125,6 @@ type Asked = Pick<Ask, 'delta'> & { readonly next: (value: bigint, epoch: number
 export class Counts {
   readonly kv: KV<CountRecord>
   readonly rules: CountRules
-  readonly #name: string
-  readonly #kind: 'counter' | 'sharded'
   readonly #modify: typeof modify
 
   constructor(kv: KV, name: string, kind: 'counter' | 'sharded', rules: CountRules, change: typeof modify = modify) {
@@ -139,51 +136,62 @@ export class Counts {
     )
     this.kv = scoped(scoped(kv, kind), name, { codec: countCodec })
     this.rules = rules
-    this.#name = name
-    this.#kind = kind
     this.#modify = change
   }
 
-  /** `toldAs`: the caller's key, where the record's is another. */
-  async change(key: string, asked: Asked, { requestId: id, ifEpoch, ...options }: CountOptions, toldAs = key): Promise<CountOutcome> {
+  change(key: string, asked: Asked, { requestId: id, ifEpoch, ...options }: CountOptions): Promise<CountOutcome> {
     checkRequestId(id)
     checkEpoch(ifEpoch)
-    const deadlineMs: number = options.deadline === undefined ? modifyLimits.deadlineMs : checkDuration(options.deadline, 'a deadline', 1)
-    const endsAt = performance.now() + deadlineMs
-    let lateEpoch: number | undefined
-    for (let deadline = deadlineMs; ; deadline = Math.max(1, Math.ceil(endsAt - performance.now()))) {
-      const { outcome, record, now } = await this.run(key, { ...options, deadline }, id !== undefined, (before, at, attempt) => {
-        const ask = { ...asked, next: (value: bigint, epoch: number) => asked.next(value, epoch, at, attempt), id, ifEpoch, lateEpoch }
-        return changeCount(before, at, ask, this.rules)
-      })
-      if (record === undefined || outcome.type !== 'added' || !hasEnded(record, now)) return outcome
-      lateEpoch = record.epoch
-      tell(this.#kind, this.#name, toldAs, 'moved-on')
-    }
+    const { ttlMs, slides, rememberMs } = this.rules
+    // The record outlives its count by as long as it remembers the request.
+    const extendMs = id !== undefined ? ttlMs + rememberMs : slides ? ttlMs : 0
+    let attempt = 0
+    return this.run(key, options, extendMs, (record, now) => {
+      attempt++
+      const next = (value: bigint, epoch: number): bigint => asked.next(value, epoch, now, attempt)
+      return changeCount(record, now, { ...asked, next, id, ifEpoch }, this.rules)
+    })
   }
 
-  /** Answers with what the last run of `decide` said, and with the store's clock when it took the write. */
+  /**
+   * Answers with what the last run of `decide` said. A count that will end is decided on only by a clock that was read after the call (C4):
+   * what `modify` knows from the call before may be older than the end, and the caller younger.
+   * `extendMs`: so long the record has to live from now on; 0: as long as it lives already, unless it holds another count by now.
+   */
   async run<O>(
     key: string,
-    { signal, deadline }: CallOptions,
-    remembers: boolean,
-    decide: (record: CountRecord | undefined, now: EpochMs, attempt: number) => Decision<CountRecord, O>,
-  ): Promise<Decision<CountRecord, O> & { readonly now: EpochMs }> {
-    const { ttlMs, rememberMs } = this.rules
-    // The record outlives its count by as long as it remembers the request.
-    const expiry: Expiry = ttlMs === 0 ? 'keep' : { extend: ttlMs + (remembers ? rememberMs : 0) }
-    const last: { decision?: Decision<CountRecord, O> } = {}
-    const { now } = await this.#modify(
-      this.kv,
-      key,
-      (record, context) => {
-        last.decision = decide(record, context.now, context.attempt)
-        return last.decision.record
-      },
-      { signal, deadline, expiry },
-    )
-    assert(last.decision, 'modify answers only after it ran the function')
-    return { ...last.decision, now }
+    options: CallOptions,
+    extendMs: number,
+    decide: (record: CountRecord | undefined, now: EpochMs) => Decision<CountRecord, O>,
+  ): Promise<O> {
+    const { ttlMs } = this.rules
+    const deadlineMs: number = options.deadline === undefined ? modifyLimits.deadlineMs : checkDuration(options.deadline, 'a deadline', 1)
+    const endsAt = performance.now() + deadlineMs
+    let isFresh = false
+    let extend = extendMs
+    for (let deadline = deadlineMs; ; deadline = Math.max(1, Math.ceil(endsAt - performance.now()))) {
+      const last: { outcome?: O; isTooShort?: boolean } = {}
+      const expiry: Expiry = ttlMs === 0 || extend === 0 ? 'keep' : { extend }
+      const ttl = ttlMs === 0 ? undefined : Math.max(ttlMs, extend)
+      await this.#modify(
+        this.kv,
+        key,
+        (before, { now, entry }) => {
+          delete last.outcome
+          // An answer without a change rests on a state, and so on a clock, that was read after the call.
+          if (!isFresh && mayHaveEnded(before, now)) return undefined
+          const { record, outcome } = decide(before, now)
+          last.isTooShort = extend === 0 && record !== undefined && entry?.expiresAt !== undefined && entry.expiresAt < record.endsAt
+          if (last.isTooShort) return undefined
+          last.outcome = outcome
+          return record
+        },
+        { signal: options.signal, deadline, expiry, ttl },
+      )
+      if (last.outcome !== undefined) return last.outcome
+      isFresh = true
+      if (last.isTooShort) extend = ttlMs
+    }
   }
 }
 

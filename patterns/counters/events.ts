@@ -12,8 +12,6 @@ export type CountersEventType =
   | 'repeated'
   | 'refused'
   | 'reset'
-  /** The write of an add came after the count's end, and the add was counted in the next one. */
-  | 'moved-on'
   | 'acquired'
   | 'full'
   | 'released'

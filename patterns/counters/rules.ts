@@ -67,8 +67,6 @@ function remembered(requests: Requests, one: Remembered, memory: Memory): Reques
   return { list: [...requests.list, one], bytes }
 }
 
-const without = (requests: Requests, one: Remembered): Requests => requestsOf(requests.list.filter((other) => other !== one))
-
 export interface CountRecord {
   /** The store's clock when the count began, and above that of the count before. */
   readonly epoch: number
@@ -96,8 +94,6 @@ export interface Ask {
   readonly delta?: bigint | undefined
   readonly id?: string | undefined
   readonly ifEpoch?: number | undefined
-  /** The request was written into this count, but after its end: there it does not count. */
-  readonly lateEpoch?: number | undefined
 }
 
 export interface CountOutcome {
@@ -119,7 +115,10 @@ export function countAt(record: CountRecord | undefined, now: EpochMs, start: bi
 }
 
 /** At the very instant of its end it has ended. */
-export const hasEnded = ({ endsAt }: CountRecord, now: EpochMs): boolean => endsAt !== 0 && endsAt <= now
+const hasEnded = ({ endsAt }: CountRecord, now: EpochMs): boolean => endsAt !== 0 && endsAt <= now
+
+/** Whether the count goes on at `now` and will end: then it matters whether `now` may be older than the question. */
+export const mayHaveEnded = (record: CountRecord | undefined, now: EpochMs): boolean => record !== undefined && record.endsAt > now
 
 /** @throws KvError REQUEST_ID_REUSED, RECORD_LOCKED, COUNTER_OVERFLOW. */
 export function changeCount(
@@ -128,21 +127,13 @@ export function changeCount(
   ask: Ask,
   rules: CountRules,
 ): Decision<CountRecord, CountOutcome> {
-  const { id, delta, lateEpoch } = ask
+  const { id, delta } = ask
   let requests = trimmed(record?.requests ?? noRequests, now)
   const known = recalled(requests, id, delta)
-  if (known !== undefined && known.epoch !== lateEpoch)
-    return { record: undefined, outcome: { type: 'repeated', value: known.value, epoch: known.epoch } }
-  if (known !== undefined) requests = without(requests, known)
+  if (known !== undefined) return { record: undefined, outcome: { type: 'repeated', value: known.value, epoch: known.epoch } }
 
   const { value, epoch, endsAt } = countAt(record, now, rules.start)
-  // The store's clock stepped back, and the count goes on: there it counts after all.
-  if (lateEpoch !== undefined && epoch === lateEpoch) return { record: undefined, outcome: { type: 'added', value, epoch } }
-  const refuse = (type: 'bound' | 'epoch') => ({
-    // What did not count must not be remembered as if it had.
-    record: known === undefined || record === undefined ? undefined : { ...record, requests },
-    outcome: { type, value, epoch },
-  })
+  const refuse = (type: 'bound' | 'epoch') => ({ record: undefined, outcome: { type, value, epoch } })
   if (ask.ifEpoch !== undefined && ask.ifEpoch !== epoch) return refuse('epoch')
   const next = ask.next(value, epoch)
   if (crosses(value, next, rules)) return refuse('bound')
@@ -172,8 +163,6 @@ const nextEpochOf = (record: CountRecord | undefined, now: EpochMs): number => M
 export interface ResetOutcome extends CountOutcome {
   readonly type: 'added' | 'epoch'
   readonly previous: bigint
-  /** When the count that is ended would have ended by itself; 0: never. */
-  readonly endedAt: EpochMs
 }
 
 /** What is remembered stays: a request from before the reset, sent again, gets its first answer. */
@@ -183,18 +172,17 @@ export function resetCount(
   ifEpoch: number | undefined,
   rules: CountRules,
 ): Decision<CountRecord, ResetOutcome> {
-  const { value, epoch, endsAt } = countAt(record, now, rules.start)
-  const told = { previous: value, endedAt: endsAt }
-  if (ifEpoch !== undefined && ifEpoch !== epoch) return { record: undefined, outcome: { type: 'epoch', value, epoch, ...told } }
+  const { value, epoch } = countAt(record, now, rules.start)
+  if (ifEpoch !== undefined && ifEpoch !== epoch) return { record: undefined, outcome: { type: 'epoch', value, epoch, previous: value } }
   // There is none: it is as it would be after a reset.
-  if (record === undefined || epoch === 0) return { record: undefined, outcome: { type: 'added', value, epoch, ...told } }
+  if (record === undefined || epoch === 0) return { record: undefined, outcome: { type: 'added', value, epoch, previous: value } }
   const next = {
     epoch: nextEpochOf(record, now),
     value: rules.start,
     endsAt: endAfter(epochMs(0), now, rules),
     requests: trimmed(record.requests, now),
   }
-  return { record: next, outcome: { type: 'added', value: next.value, epoch: next.epoch, ...told } }
+  return { record: next, outcome: { type: 'added', value: next.value, epoch: next.epoch, previous: value } }
 }
 
 /** A ring of sub-windows, aligned to the epoch of the clock. */

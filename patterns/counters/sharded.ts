@@ -54,7 +54,7 @@ class ShardedCounter implements Sharded {
     const shard = requestId === undefined ? this.#home : shardOf(requestId, this.#shards)
     const asked = { next: (value: bigint) => value + amount, delta: amount }
     try {
-      const { type } = await this.#counts.change(keyOf(key, shard), asked, { requestId, signal, deadline }, key)
+      const { type } = await this.#counts.change(keyOf(key, shard), asked, { requestId, signal, deadline })
       tell('sharded', this.name, key, type === 'repeated' ? 'repeated' : 'added')
       return { ok: true, exact: false, repeated: type === 'repeated' }
     } catch (error) {
