@@ -74,6 +74,7 @@ describe('parseIp', () => {
     '[::1]',
     `::${'1:'.repeat(50)}`,
     '1'.repeat(99),
+    `::1%${'x'.repeat(99)}`,
   ])('refuses %j', (text) => expect(parseIp(text)).toBeUndefined())
 })
 

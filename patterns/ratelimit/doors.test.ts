@@ -1,13 +1,14 @@
 /**
  * The doors of Express 5, Express 4 and Koa over real HTTP: one case for all. The limiter is scripted, so that each case says what was decided.
  */
-import type { IncomingMessage } from 'node:http'
+import { EventEmitter } from 'node:events'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { describe, expect, test, vi } from 'vitest'
 import { KvError } from '../../core/kv/errors.ts'
 import { settle } from '../../core/testing/clock.ts'
 import { begin, gate, gone, serve } from '../../test/http/client.ts'
 import * as onExpress from './express.ts'
-import type { LimitDoorOptions } from './http.ts'
+import { LimitDoor, type LimitDoorOptions } from './http.ts'
 import * as onKoa from './koa.ts'
 import {
   allowed,
@@ -28,7 +29,7 @@ import {
 } from './testdata/doors.ts'
 import type { Acquired, RateLimit } from './types.ts'
 
-describe.each(frameworks)('%s', (_name, make) => {
+describe.each(frameworks)('%s', (framework, make) => {
   const one = async (limit: RateLimit, options: Partial<LimitDoorOptions<IncomingMessage>> = {}, more: Omit<Setup, 'doors'> = {}) =>
     await serve(make({ ...more, doors: [[limit, { key, ...options }]] }))
 
@@ -122,6 +123,15 @@ describe.each(frameworks)('%s', (_name, make) => {
       ])
     })
 
+    test('may get bytes of no type', async () => {
+      const url = await one(
+        scripted(() => denied),
+        { problem: () => ({ body: new Uint8Array([65]) }) },
+      )
+      const { headers, text } = await get(url)
+      expect([headers['content-type'], text]).toEqual([undefined, 'A'])
+    })
+
     test('is told abnormal-usage-detected where the program says so', async () => {
       const url = await one(
         scripted(() => denied),
@@ -145,7 +155,8 @@ describe.each(frameworks)('%s', (_name, make) => {
     })
 
     test('that can never fit is refused without Retry-After, and is no fault (R4)', async () => {
-      const limit = scripted(() => Promise.reject(new KvError('COST_TOO_LARGE')))
+      const policies = { burst: policy, slots: { ...policy, kind: 'concurrency', limit: 2 } } as const
+      const limit = scripted(() => Promise.reject(new KvError('COST_TOO_LARGE')), { policies })
       const { status, headers, text } = await get(await one(limit, { cost: () => 11 }))
       expect([status, headers['retry-after']]).toEqual([429, undefined])
       expect(JSON.parse(text)).toMatchObject({ 'violated-policies': ['burst'], detail: expect.stringContaining('never') as string })
@@ -355,7 +366,9 @@ describe.each(frameworks)('%s', (_name, make) => {
       expect((await get(url)).status).toBe(500)
       await vi.waitFor(() => expect(limit.settled).toHaveLength(1))
       await settle()
-      expect(ends).toEqual([expect.objectContaining({ type: 'finished', status: 500 })])
+      // Express has no way to tell a door what a handler threw.
+      const error = framework === 'Koa' ? { error: expect.objectContaining({ message: 'broken' }) as Error } : {}
+      expect(ends).toEqual([{ type: 'finished', status: 500, ...error }])
       expect(limit.settled).toHaveLength(1)
     })
 
@@ -455,3 +468,20 @@ describe.each(frameworks)('%s', (_name, make) => {
     expect(onKoa.clientKey).toBe(onExpress.clientKey)
   })
 })
+
+test.each([[['finish', 'close']], [['close']], [['finish']]])(
+  'of a response that only tells %j a request is settled once (R20)',
+  async (order) => {
+    const limit = scripted(() => allowed, { hasSlots: true })
+    const door = new LimitDoor<IncomingMessage>(limit, { key, refundOn: () => 3 })
+    const req = { headers: {} } as IncomingMessage
+    const res = Object.assign(new EventEmitter(), { statusCode: 200, getHeader: () => undefined, setHeader: () => {} })
+    await door.enter(req, req, res as unknown as ServerResponse)
+    await settle()
+    expect([limit.settled.length, limit.released]).toEqual([0, 0])
+    for (const name of order) res.emit(name)
+    await settle()
+    expect([limit.settled, limit.released]).toEqual([[[receipt, 3]], 1])
+    expect([res.listenerCount('finish'), res.listenerCount('close')]).toEqual([0, 0])
+  },
+)

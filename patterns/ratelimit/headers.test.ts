@@ -148,11 +148,11 @@ describe('numbers', () => {
     const size = (): number => random.pick([0, 1, random.int(100), random.next() * 1e6, 1e15, Number.MAX_SAFE_INTEGER, -5])
     for (let count = 0; count < 20_000; count++) {
       const name = Array.from({ length: 1 + random.int(8) }, () => String.fromCharCode(0x20 + random.int(0x5f))).join('')
-      const limit = 1 + random.int(10_000)
+      const limit = random.pick([1 + random.int(10_000), Number.MAX_SAFE_INTEGER])
       const line = {
         name,
         limit,
-        remaining: random.pick([size(), random.int(limit + 1)]),
+        remaining: random.pick([size(), Math.floor(random.next() * limit)]),
         resetMs: random.pick([size(), undefined]),
         windowMs: random.pick([1 + random.int(1e8), undefined]),
         unit: random.pick(['requests', 'content-bytes']),

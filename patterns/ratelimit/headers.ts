@@ -74,7 +74,7 @@ export function limitHeaders(spec: HeaderSpec, facts: HeaderFacts): LimitHeader[
   const policies = (): LimitHeader =>
     list(
       'RateLimit-Policy',
-      added.map(({ limit, windowMs }) => `${whole(limit)}${windowMs === undefined ? '' : `;w=${windowSeconds(windowMs)}`}`),
+      added.map(({ limit, windowMs }) => `${whole(limit)}${windowMs === undefined ? '' : `;w=${secondsUp(windowMs)}`}`),
     )
   switch (spec) {
     case 'draft-11':
@@ -139,7 +139,7 @@ export const limitProblems = {
 function policyItem(line: LimitLine): string {
   const { name, limit, unit, windowMs } = line
   const unitText = unit === 'requests' ? '' : `;qu=${quoted(unit)}`
-  return `${quoted(name)};q=${whole(limit)}${unitText}${windowMs === undefined ? '' : `;w=${windowSeconds(windowMs)}`}${partition(line)}`
+  return `${quoted(name)};q=${whole(limit)}${unitText}${windowMs === undefined ? '' : `;w=${secondsUp(windowMs)}`}${partition(line)}`
 }
 
 /** In this time no more than `remaining` can be used, and using it evenly is not faster than the policy as a whole (sections 6 and 8.5). */
@@ -159,10 +159,9 @@ const partition = ({ partitionKey }: LimitLine): string =>
   partitionKey === undefined ? '' : `;pk=:${Buffer.from(partitionKey).toString('base64')}:`
 
 const quoted = (text: string): string => `"${text.replaceAll(/["\\]/g, String.raw`\$&`)}"`
+/** Rounded up: a window of less than a second is told as one, which promises less. */
 const secondsUp = (ms: number): number => whole(Math.ceil(ms / 1_000))
 /** Never more than all. */
 const left = ({ remaining, limit }: LimitLine): number => whole(Math.min(remaining, limit))
-/** A window is never 0 seconds; a shorter one is told as one second, which promises less. */
-const windowSeconds = (ms: number): number => Math.max(1, secondsUp(ms))
 /** RFC 9651, 3.3.1: fifteen digits. */
 const whole = (value: number): number => Math.min(999_999_999_999_999, Math.max(0, Math.floor(value)))

@@ -252,12 +252,9 @@ function visitOf(req: IncomingMessage): Visit {
 const costAfter = (refundOn: 'success' | 'failure', { type, status }: RequestEnd): number | undefined =>
   type === 'finished' && status < 400 === (refundOn === 'success') ? 0 : undefined
 
-/** Calls back once: when the answer has been sent, or the connection has closed, be it long ago. */
+/** Calls back once: when the answer has been sent, or the connection has closed, be it long ago. Some responses that are not Node's own never close. */
 function onEnd(res: ServerResponse, run: (type: RequestEnd['type']) => void): void {
-  let isOver = false
   const end = (): void => {
-    if (isOver) return
-    isOver = true
     res.off('finish', end)
     res.off('close', end)
     run(res.writableFinished ? 'finished' : 'closed')
