@@ -18,6 +18,13 @@ const { memory } = await hapax('core/index.js')
 const { rateLimit, gcra, fixedWindow, slidingWindow } = await hapax('patterns/ratelimit/index.js')
 const { redisKv } = await hapax('core/stores/redis.js')
 
+/** One store a client, as one has it in a program: what callers ask at the same time is joined by store and key. */
+const storeOf = new WeakMap()
+const kvOn = (client) => {
+  if (!storeOf.has(client)) storeOf.set(client, redisKv(client))
+  return storeOf.get(client)
+}
+
 /** `policies`: of one limiter, all to be kept at once. Names must differ: they are part of what is stored. */
 const oursOn = (kvOf, algorithm, { policies, name, timeoutMs }) => {
   const limiter = rateLimit({
@@ -249,7 +256,7 @@ export const onRedis = [
   ...ourAlgorithms.map((one) => ({
     ...one,
     isTimed: one.algorithm === gcra,
-    open: (given) => oursOn(() => redisKv(given.client), one.algorithm, given),
+    open: (given) => oursOn(() => kvOn(given.client), one.algorithm, given),
   })),
   { ...flexibleRedis('', () => ({})), isTimed: true },
   { ...flexibleRedis(', memory block', ({ points }) => ({ inMemoryBlockOnConsumed: points })), isTimed: false, isTimedRefusing: true },

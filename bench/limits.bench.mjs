@@ -22,7 +22,7 @@ const redisKeyCount = tiny ? 100 : 10_000
 const callers = 64
 const callersInMemory = 16
 const keysAScenario = tiny ? 1 : 5
-const judgedAtOnce = 5
+const judgedAtOnce = 6
 const timeoutMs = 5_000
 const p50UsMax = 3
 
@@ -165,6 +165,7 @@ const extra = {
   wrongRefusals: ['wrong refusals', 0],
   refusedWithRoom: ['refused with room', 0],
   unseen: ['allowed unseen', 0],
+  unknown: ['no answer', 0],
   mostAtBoundary: ['most in half a window', 2],
 }
 const shownAnswers = [...columns, 'mostAtBoundary']
@@ -247,8 +248,10 @@ try {
     const server = await redisServer('off')
     closing.push(() => server.close())
     const admin = clientOf(server.port)
-    const world = { open: (peer, { outage: own, ...given }) => peer.open({ ...given, client: own?.client ?? shared }), outage }
     const shared = clientOf(server.port)
+    const open = (peer, { outage: own, isOwn, ...given }) =>
+      peer.open({ ...given, client: own?.client ?? (isOwn ? clientOf(server.port) : shared) })
+    const world = { open, outage }
     const answers = await answersOf(onRedis, world)
     allOwn.push(...own(answers))
     const clients = { plain: clientOf(server.port), autopipelining: clientOf(server.port, { enableAutoPipelining: true }) }
