@@ -98,6 +98,7 @@ export class Loading<K extends CacheKey, V> {
     { readonly type: 'loaded'; readonly value: V } | { readonly type: 'failed'; readonly error: unknown; readonly held: Held | undefined }
   > {
     const settings = this.#settings
+    const beganAt = settings.elapsed()
     let fresh: Fresh
     try {
       fresh = await this.#load(work, held, lease.stamp, () => storeNow(lease, settings.elapsed()), true)
@@ -117,7 +118,8 @@ export class Loading<K extends CacheKey, V> {
     const sentAt = settings.elapsed()
     const kept = await this.#store.keep(work.storeKey, bytes, lease.version, Math.max(1, next.keptUntil - storeNow(lease, sentAt)))
     if (kept.type === 'kept') {
-      const until = sentAt + Math.min(settings.freshMs, fresh.ttlMs)
+      // Since the load began and not since this write: the write says that the key was not invalidated, but nothing of its tags.
+      const until = Math.min(beganAt + settings.freshMs, sentAt + fresh.ttlMs)
       if (!work.isVoid)
         this.remember(work, value, {
           version: next.kind === 'oversize' ? undefined : kept.version,
