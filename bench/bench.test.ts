@@ -64,8 +64,8 @@ describe('npm run bench', () => {
     rmSync(temporary, { recursive: true, force: true })
   })
 
-  test('there are the benchmarks of G40, G41 and G42', () => {
-    expect(names.sort()).toEqual(['embedded', 'idempotency', 'modify'])
+  test('there are the benchmarks of G40, G41, G42 and P40, P41, P42', () => {
+    expect(names.sort()).toEqual(['cache', 'counters', 'embedded', 'idempotency', 'limits', 'modify'])
   })
 
   test.each(names)('%s reports machine, versions, seed, rows and demands', (name) => {
@@ -112,6 +112,28 @@ describe('npm run bench', () => {
     expect(ours).toHaveLength(3)
     for (const row of ours) expect(row.storeCallsPerOp, row.name).toBeLessThanOrEqual(0.05)
   })
+
+  test('no read of ours is stale after an invalidation, and an answer undefined is kept; what the peers are known to do is seen (P41)', () => {
+    const { sections } = reportOf('cache')
+    const rowsOf = (title: string) => sections.find((section) => section.title.startsWith(title))?.rows ?? []
+    const stale = rowsOf('invalidations')
+    expect(stale[0]).toMatchObject({ name: 'hapax', staleReads: 0, unanswered: 0 })
+    expect(stale[0]?.raced).toBeGreaterThan(0)
+    expect(stale.find(({ name }) => name === 'lru-cache fetch')?.staleReads).toBe(0)
+    for (const peer of ['bentocache', 'cacheable', 'cache-manager', 'async-cache-dedupe', 'cachified'])
+      expect(stale.find(({ name }) => name === peer)?.staleReads, peer).toBeGreaterThan(0)
+    expect(rowsOf('three reads')[0]).toMatchObject({ name: 'hapax', answer: 'undefined', loads: 1 })
+  })
+
+  test.skipIf(!hasRedis)(
+    'a herd of four processes loads a cold key once through ours, and all are answered (P41; skipped without redis-server)',
+    () => {
+      const { sections } = reportOf('cache')
+      const herd = sections.find(({ title }) => title.startsWith('stampede'))?.rows ?? []
+      expect(herd[0]).toMatchObject({ name: 'hapax', loadsMax: 1, answered: 4_000, unanswered: 0, wrong: 0 })
+      expect(herd.find(({ name }) => name === 'cache-manager')?.loads).toBeGreaterThan(1)
+    },
+  )
 
   test.skipIf(!hasRedis)('Redis takes part through both clients (skipped without redis-server)', () => {
     const clients = reportOf('embedded').sections.flatMap(({ rows }) =>

@@ -4,7 +4,8 @@
  * come from the same use. Why a Keyv adapter and a cachified cache of our own: both libraries document these interfaces, and the adapters that
  * they name for Redis do the same calls through another client, which would then be measured too.
  *
- * `memory(load)` is one process alone. `shared(load, { port })` is one process with the second level that the library documents, on the Redis at
+ * `memory(load, { delay })` is one process alone; ours has a store under it, whose answers and effects wait for `delay()` when that is given.
+ * `shared(load, { port })` is one process with the second level that the library documents, on the Redis at
  * that port, and its message bus where it has one; it is absent where a library has no second level.
  */
 import { cachified, totalTtl } from '@epic-web/cachified'
@@ -16,11 +17,12 @@ import { createCache as createManager } from 'cache-manager'
 import { Cacheable, createKeyv, Keyv } from 'cacheable'
 import { Redis } from 'ioredis'
 import { LRUCache } from 'lru-cache'
+import { hapax } from './harness.mjs'
 
 const ttlMs = 300_000
 /** Items in memory: five times as many as the benchmark reads, so nobody evicts. */
 const max = 5_000
-const connect = (port) => new Redis({ host: '127.0.0.1', port, enableAutoPipelining: true })
+const connect = (port) => new Redis({ host: '127.0.0.1', port })
 
 /** Keyv's storage adapter interface over ioredis: strings, a time to live in milliseconds. */
 class KeyvIoredis {
@@ -43,6 +45,53 @@ class KeyvIoredis {
   }
   async clear() {
     await this.#client.flushdb()
+  }
+}
+
+const { memory } = await hapax('core/index.js')
+const { cache: hapaxCache } = await hapax('patterns/cache-aside/index.js')
+const { redisKv } = await hapax('core/stores/redis.js')
+
+/** Each verb of the store begins and ends late. */
+function delayed(kv, delay) {
+  const late = Object.create(kv)
+  for (const verb of ['create', 'get', 'getMany', 'update', 'set', 'destroy']) {
+    late[verb] = async (...args) => {
+      await delay()
+      const answer = await kv[verb](...args)
+      await delay()
+      return answer
+    }
+  }
+  return late
+}
+
+const ours = ({ name, isPeeked = false, ...settings }) => {
+  const calls = (kv, load, close = () => {}) => {
+    const one = hapaxCache({ kv, name: 'one', ttl: ttlMs, load: (key) => load(key), ...settings })
+    return {
+      get: isPeeked ? (key) => one.peek(key) ?? one.get(key) : (key) => one.get(key),
+      async invalidate(key) {
+        const { done, cause } = await one.invalidate(key)
+        if (!done) throw new Error('the store did not take an invalidation', { cause })
+      },
+      async close() {
+        await one.settled()
+        close()
+      },
+    }
+  }
+  return {
+    name,
+    secondLevel: 'redisKv',
+    memory(load, { delay }) {
+      const kv = memory({ maxBytes: 2 ** 31 })
+      return calls(delay === undefined ? kv : delayed(kv, delay), load)
+    },
+    shared(load, { port }) {
+      const client = connect(port)
+      return calls(redisKv(client), load, () => client.disconnect())
+    },
   }
 }
 
@@ -176,8 +225,12 @@ const cachifiedPeer = {
   },
 }
 
-/** `isMain`: takes part in everything; further settings of a library only in what they change. */
+/** `isMain`: takes part in everything; `isInTwo`: also in two processes; other settings of a library only where one process is enough. */
 export const peers = [
+  { ...ours({ name: 'hapax' }), isMain: true },
+  { ...ours({ name: 'hapax, fresh: 0', fresh: 0 }), isMain: false, isInTwo: true },
+  { ...ours({ name: "hapax, share: 'cloned'", share: 'cloned' }), isMain: false },
+  { ...ours({ name: 'hapax, peek', isPeeked: true }), isMain: false },
   { ...lru({ name: 'lru-cache fetch' }), isMain: true },
   { ...lru({ name: 'lru-cache fetch, ignoreFetchAbort', ignoreFetchAbort: true }), isMain: false },
   { ...bento({ name: 'bentocache', isSerialized: true }), isMain: true },

@@ -18,29 +18,33 @@ const storeTurnsMax = 2
 
 /**
  * `count` stories, each with a key of its own: a reader's loader reads the old value, the value changes, the invalidation is answered, somebody
- * reads at once, the loader ends, somebody reads again. All delays are drawn from `seed`;
- * half of the stories wait until the loader has begun, however far the store is.
+ * reads at once, the loader ends, somebody reads again. All delays are drawn from `seed`; half of the loaders are held until the invalidation
+ * has been answered, however far the store is. `name` stands in the keys: libraries share one Redis, and some of them a prefix.
  * `open(load, { delay })` gives `[reader, invalidator]`: one cache twice, or two processes' caches on one store. With `settleMs` every key is read
  * once more when that time has passed: what is stale then stays so until its time to live is over.
  */
-export async function staleReads(open, { count, seed, settleMs }) {
+export async function staleReads(name, open, { count, seed, settleMs }) {
   const random = generator(seed)
   const draw = (max) => Math.floor(random() * (max + 1))
   const values = new Map()
   const loading = new Set()
   const seen = { raced: 0, staleAtOnce: 0, staleAfter: 0, unanswered: 0 }
-  const begun = new Map()
+  const hasRead = new Map()
+  const mayEnd = new Map()
   const load = async (key) => {
-    begun.get(key)()
     await turns(draw(loaderTurnsMax))
     const value = values.get(key)
-    if (value === 'old') loading.add(key)
+    if (value === 'old') {
+      loading.add(key)
+      hasRead.get(key)()
+      await mayEnd.get(key)
+    }
     await turns(draw(loaderTurnsMax))
     loading.delete(key)
     return value
   }
   const [reader, invalidator] = await open(load, { delay: () => turns(draw(storeTurnsMax)) })
-  const read = async (key) => {
+  const ask = async (key) => {
     try {
       return await reader.get(key)
     } catch {
@@ -50,27 +54,33 @@ export async function staleReads(open, { count, seed, settleMs }) {
   }
   async function story(key) {
     values.set(key, 'old')
-    const loads = new Promise((resolve) => begun.set(key, resolve))
-    const first = read(key)
-    if (draw(1) === 1) await Promise.race([loads, first])
+    const isHeld = draw(1) === 1
+    let end = () => {}
+    if (isHeld) mayEnd.set(key, new Promise((resolve) => (end = resolve)))
+    const read = new Promise((resolve) => hasRead.set(key, resolve))
+    const first = ask(key)
+    if (isHeld || draw(1) === 1) await Promise.race([read, first])
     await turns(draw(betweenTurnsMax))
     values.set(key, 'new')
     await invalidator.invalidate(key)
     if (loading.has(key)) seen.raced += 1
-    if ((await read(key)) === 'old') seen.staleAtOnce += 1
+    const atOnce = ask(key)
+    await turns(draw(storeTurnsMax))
+    end()
+    if ((await atOnce) === 'old') seen.staleAtOnce += 1
     await first
     await turns(draw(storeTurnsMax))
-    if ((await read(key)) === 'old') seen.staleAfter += 1
+    if ((await ask(key)) === 'old') seen.staleAfter += 1
   }
   let next = 0
   const teller = async () => {
-    for (let number = next++; number < count; number = next++) await story(`k${number}`)
+    for (let number = next++; number < count; number = next++) await story(`${name} ${number}`)
   }
   await Promise.all(Array.from({ length: storiesAtOnce }, teller))
   if (settleMs !== undefined) {
     await pause(settleMs)
     seen.staleForLong = 0
-    for (const key of values.keys()) if ((await read(key)) === 'old') seen.staleForLong += 1
+    for (const key of values.keys()) if ((await ask(key)) === 'old') seen.staleForLong += 1
   }
   for (const cache of new Set([reader, invalidator])) await cache.close?.()
   return { invalidations: count, ...seen, staleReads: seen.staleAtOnce + seen.staleAfter }
