@@ -6,7 +6,7 @@
  */
 import { channel } from 'node:diagnostics_channel'
 import { invalid } from '../kv/errors.ts'
-import { contains, holdsAllIpv4, networkText, parseIp, parseIpAndPort, parseNetwork, type IpAddress, type IpNetwork } from './ip-address.ts'
+import { contains, holdsAllIpv4, networkText, parseIpAndPort, parseNetwork, type IpAddress, type IpNetwork } from './ip-address.ts'
 
 /** What is looked at: Node's request, or Express's, which is one. */
 export interface AddressedRequest {
@@ -120,27 +120,27 @@ function networkOf(text: string): IpNetwork {
 
 /**
  * From the peer through the header's entries, right to left, to the first that no trusted proxy has: that one a trusted proxy wrote down.
- * @returns undefined when there is none that can be read.
+ * @returns undefined when it cannot be read.
  */
 function clientOf(peer: string | undefined, forwarded: string, trust: Trust): IpAddress | undefined {
-  let address = peer === undefined ? undefined : parseIp(peer)
+  const isCounted = 'hops' in trust
+  let place = peer ?? ''
   let end = forwarded.length
-  for (let hop = 0; hop < hopsMax; hop++) {
-    // Under a number of proxies their own addresses do not matter: a peer on a Unix socket has none.
-    const isTrusted =
-      'hops' in trust
-        ? hop < trust.hops
-        : address !== undefined && trust.networks.some((network) => contains(network, address as IpAddress))
-    if (!isTrusted) return address
+  for (let hop = 0; hop < (isCounted ? trust.hops : hopsMax); hop++) {
+    if (!isCounted) {
+      const address = parseIpAndPort(place)
+      if (address === undefined || !trust.networks.some((network) => contains(network, address))) return address
+    }
     if (end <= 0) {
-      if ('hops' in trust) warn('HAPAX_FORWARDED_FOR_SHORT')
-      return address
+      if (isCounted) warn('HAPAX_FORWARDED_FOR_SHORT')
+      break
     }
     const comma = forwarded.lastIndexOf(',', end - 1)
-    address = parseIpAndPort(forwarded.slice(comma + 1, end))
+    place = forwarded.slice(comma + 1, end)
     end = comma
   }
-  return address
+  // Under a number of proxies their own addresses do not matter: a peer on a Unix socket has none.
+  return parseIpAndPort(place)
 }
 
 /** Several lines are one list (RFC 9110, 5.3); Node joins them, others may not. */

@@ -64,48 +64,47 @@ export function headerSpecs(given: HeaderSpec | readonly HeaderSpec[]): readonly
 }
 
 export function limitHeaders(spec: HeaderSpec, facts: HeaderFacts): LimitHeader[] {
-  const { added, all, stretch = 1, retryAfterMs } = facts
-  const tightest = all.toSorted(byTightness)[0]
-  if (added.length === 0 || tightest === undefined) return []
-  const waitOf = (ms: number): number => secondsUp(ms * stretch)
-  const resetS = tightest.resetMs === undefined ? undefined : waitOf(tightest.resetMs)
-  const list = (name: string, items: readonly string[]): LimitHeader => ({ name, value: items.join(', '), isList: true })
-  const single = (name: string, value: number | string): LimitHeader => ({ name, value: String(value), isList: false })
-  const policies = (): LimitHeader =>
-    list(
-      'RateLimit-Policy',
-      added.map(({ limit, windowMs }) => `${whole(limit)}${windowMs === undefined ? '' : `;w=${secondsUp(windowMs)}`}`),
-    )
-  switch (spec) {
-    case 'draft-11':
-    case 'draft-10': {
-      const retryAfterS = retryAfterMs === undefined ? Infinity : retryAfterSeconds(retryAfterMs, stretch)
-      const items = added.map((line) => {
-        const windowMs = spec === 'draft-11' ? effectiveWindowMs(line) : line.resetMs
-        // Retry-After should not be earlier than what `t` says (section 6), so a longer `t` is left out.
-        const isSaid = windowMs !== undefined && waitOf(windowMs) <= retryAfterS
-        return `${quoted(line.name)};r=${left(line)}${isSaid ? `;t=${waitOf(windowMs)}` : ''}${partition(line)}`
-      })
-      return [list('RateLimit-Policy', added.map(policyItem)), list('RateLimit', items)]
-    }
-    case 'draft-7': {
-      return [policies(), single('RateLimit', `limit=${whole(tightest.limit)}, remaining=${left(tightest)}, reset=${resetS ?? 0}`)]
-    }
-    case 'draft-6':
-      return [
-        policies(),
-        single('RateLimit-Limit', whole(tightest.limit)),
-        single('RateLimit-Remaining', left(tightest)),
-        ...(resetS === undefined ? [] : [single('RateLimit-Reset', resetS)]),
-      ]
-    case 'x-ratelimit':
-      return [
-        single('X-RateLimit-Limit', whole(tightest.limit)),
-        single('X-RateLimit-Remaining', left(tightest)),
-        ...(tightest.resetMs === undefined ? [] : [single('X-RateLimit-Reset', secondsUp(facts.nowMs + tightest.resetMs * stretch))]),
-      ]
-  }
+  if (facts.added.length === 0) return []
+  return spec === 'draft-11' || spec === 'draft-10' ? lists(spec, facts) : tightestOf(spec, facts)
 }
+
+function lists(spec: 'draft-11' | 'draft-10', { added, stretch = 1, retryAfterMs }: HeaderFacts): LimitHeader[] {
+  const retryAfterS = retryAfterMs === undefined ? Infinity : retryAfterSeconds(retryAfterMs, stretch)
+  const policies: string[] = []
+  const states: string[] = []
+  for (const line of added) {
+    const { limit, windowMs, unit, partitionKey } = line
+    const name = quoted(line.name)
+    const pk = partitionKey === undefined ? '' : `;pk=:${Buffer.from(partitionKey).toString('base64')}:`
+    policies.push(`${name};q=${whole(limit)}${unit === 'requests' ? '' : `;qu=${quoted(unit)}`}${windowText(windowMs)}${pk}`)
+    const untilMs = spec === 'draft-11' ? effectiveWindowMs(line) : line.resetMs
+    const untilS = untilMs === undefined ? Infinity : secondsUp(untilMs * stretch)
+    // Retry-After should not be earlier than what `t` says (section 6), so a longer `t` is left out.
+    const isSaid = untilS !== Infinity && untilS <= retryAfterS
+    states.push(`${name};r=${left(line)}${isSaid ? `;t=${untilS}` : ''}${pk}`)
+  }
+  return [list('RateLimit-Policy', policies), list('RateLimit', states)]
+}
+
+function tightestOf(spec: 'draft-7' | 'draft-6' | 'x-ratelimit', { added, all, nowMs, stretch = 1 }: HeaderFacts): LimitHeader[] {
+  const line = all.reduce((one, other) => (byTightness(one, other) <= 0 ? one : other))
+  const [limit, remaining] = [whole(line.limit), left(line)]
+  const resetMs = line.resetMs === undefined ? undefined : line.resetMs * stretch
+  if (spec === 'x-ratelimit') {
+    const headers = [single('X-RateLimit-Limit', limit), single('X-RateLimit-Remaining', remaining)]
+    return resetMs === undefined ? headers : [...headers, single('X-RateLimit-Reset', secondsUp(nowMs + resetMs))]
+  }
+  const policies = list(
+    'RateLimit-Policy',
+    added.map((one) => `${whole(one.limit)}${windowText(one.windowMs)}`),
+  )
+  if (spec === 'draft-7') return [policies, single('RateLimit', `limit=${limit}, remaining=${remaining}, reset=${secondsUp(resetMs ?? 0)}`)]
+  const headers = [policies, single('RateLimit-Limit', limit), single('RateLimit-Remaining', remaining)]
+  return resetMs === undefined ? headers : [...headers, single('RateLimit-Reset', secondsUp(resetMs))]
+}
+
+const list = (name: string, items: readonly string[]): LimitHeader => ({ name, value: items.join(', '), isList: true })
+const single = (name: string, value: number | string): LimitHeader => ({ name, value: String(value), isList: false })
 
 /** The value of `Retry-After`: whole seconds, rounded up, at least 1. */
 export const retryAfterSeconds = (ms: number, stretch = 1): number => Math.max(1, secondsUp(ms * stretch))
@@ -136,12 +135,6 @@ export const limitProblems = {
   },
 } as const
 
-function policyItem(line: LimitLine): string {
-  const { name, limit, unit, windowMs } = line
-  const unitText = unit === 'requests' ? '' : `;qu=${quoted(unit)}`
-  return `${quoted(name)};q=${whole(limit)}${unitText}${windowMs === undefined ? '' : `;w=${secondsUp(windowMs)}`}${partition(line)}`
-}
-
 /** In this time no more than `remaining` can be used, and using it evenly is not faster than the policy as a whole (sections 6 and 8.5). */
 function effectiveWindowMs(line: LimitLine): number | undefined {
   const { limit, resetMs, windowMs } = line
@@ -155,10 +148,8 @@ function byTightness(one: LimitLine, other: LimitLine): number {
   return Number(other.violated) - Number(one.violated) || share(one) - share(other) || (other.resetMs ?? 0) - (one.resetMs ?? 0)
 }
 
-const partition = ({ partitionKey }: LimitLine): string =>
-  partitionKey === undefined ? '' : `;pk=:${Buffer.from(partitionKey).toString('base64')}:`
-
-const quoted = (text: string): string => `"${text.replaceAll(/["\\]/g, String.raw`\$&`)}"`
+const windowText = (windowMs: number | undefined): string => (windowMs === undefined ? '' : `;w=${secondsUp(windowMs)}`)
+const quoted = (text: string): string => (/["\\]/.test(text) ? JSON.stringify(text) : `"${text}"`)
 /** Rounded up: a window of less than a second is told as one, which promises less. */
 const secondsUp = (ms: number): number => whole(Math.ceil(ms / 1_000))
 /** Never more than all. */
