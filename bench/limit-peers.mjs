@@ -59,8 +59,8 @@ const ours = (algorithm, label, promise) => ({
 })
 const ourAlgorithms = [
   ours(gcra, 'gcra', { kind: 'gcra' }),
-  ours(slidingWindow, 'sliding window', { kind: 'sliding' }),
-  ours(fixedWindow, 'fixed window', { kind: 'aligned' }),
+  ours(slidingWindow, 'sliding window', { kind: 'slidingFirst' }),
+  ours(fixedWindow, 'fixed window', { kind: 'first' }),
 ]
 
 /** A limiter rejects with its result, a union with the results of its limiters; an Error is a fault. */

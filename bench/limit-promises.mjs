@@ -33,6 +33,22 @@ function sliding(charges, at, { limit, perMs }) {
   return limit - of(window) - of(window - 1) * (1 - (at % perMs) / perMs)
 }
 
+/** The same with windows that begin with a charge, and anew after a window without one. */
+function slidingFirst(charges, at, { limit, perMs }) {
+  const rolled = ({ start, older, newer }, when) => {
+    const windows = Math.floor((when - start) / perMs)
+    if (windows < 1) return { start, older, newer }
+    return windows === 1 && newer > 0 ? { start: start + perMs, older: newer, newer: 0 } : { start: when, older: 0, newer: 0 }
+  }
+  let state = { start: -Infinity, older: 0, newer: 0 }
+  for (const { at: when, cost } of charges) {
+    state = rolled(state, when)
+    state.newer += cost
+  }
+  const { start, older, newer } = rolled(state, at)
+  return limit - newer - older * (1 - Math.max(0, at - start) / perMs)
+}
+
 /** A bucket that fills evenly, or a theoretical arrival time: the same. */
 function gcra(charges, at, { limit, perMs }) {
   const eachMs = perMs / limit
@@ -42,18 +58,24 @@ function gcra(charges, at, { limit, perMs }) {
 }
 
 const both = (charges, at, policy) => Math.min(gcra(charges, at, policy), first(charges, at, policy))
-const rooms = { first, aligned, sliding, gcra, both }
-const slackOf = { sliding: 1 }
+const rooms = { first, aligned, sliding, slidingFirst, gcra, both }
+const slackOf = { sliding: 1, slidingFirst: 1 }
 
 const sum = (charges) => charges.reduce((total, { cost }) => total + cost, 0)
 /** An answer that does not say whether the request was counted. */
 const isDoubtful = ({ outcome }) => outcome === 'unknown' || outcome === 'threw' || outcome === 'unseen'
 
-/** Each time is read as early as it can be, or as late. */
-const chargesOf = (requests, isEarly) =>
-  requests
-    .map((one) => ({ at: isEarly ? one.from - slackMs : one.to + slackMs, cost: one.cost - (one.refunded ?? 0) }))
-    .sort((left, right) => left.at - right.at)
+/** When a request was charged, as it may be read: as early as it can be, as late, or between. */
+const readings = [({ from }) => from - slackMs, ({ to }) => to + slackMs, ({ from, to }) => (from + to) / 2]
+
+/** Whether `holds(charges, at)` in every reading of the requests before, and of `one` itself. */
+const always = (requests, one, holds) =>
+  readings.every((read) => {
+    const charges = requests
+      .map((each) => ({ at: read(each), cost: each.cost - (each.refunded ?? 0) }))
+      .sort((left, right) => left.at - right.at)
+    return readings.every((when) => holds(charges, when(one)))
+  })
 
 /**
  * Judges one key's history.
@@ -66,23 +88,19 @@ export function judged(requests, promise, policy) {
   const inOrder = [...requests].sort((left, right) => left.to - right.to)
   const of = (outcome) => inOrder.filter((one) => one.outcome === outcome)
 
-  const overAdmitted = of('allowed').filter((one, index, allowed) => {
-    const before = chargesOf(allowed.slice(0, index), true)
-    return [one.from - slackMs, one.to + slackMs].every((at) => one.cost > room(before, at, policy) + slack)
-  })
+  const overAdmitted = of('allowed').filter((one, index, allowed) =>
+    always(allowed.slice(0, index), one, (charges, at) => one.cost > room(charges, at, policy) + slack),
+  )
   const charged = inOrder.filter((one) => one.outcome === 'allowed' || isDoubtful(one))
   const hadRoom = (one, counted) => {
-    const before = chargesOf(
-      counted.filter((other) => other !== one && other.from <= one.to + slackMs),
-      false,
-    )
-    return [one.from - slackMs, one.to + slackMs].every((at) => one.cost <= room(before, at, policy) - slack)
+    const before = counted.filter((other) => other !== one && other.from <= one.to + slackMs)
+    return always(before, one, (charges, at) => one.cost <= room(charges, at, policy) - slack)
   }
   const refusedWithRoom = of('denied').filter((one) => hadRoom(one, charged))
   /** A refused request that counts may be the reason for another one, but it needs a reason itself. */
   let wrong = refusedWithRoom
   if (promise.refusedCount) {
-    for (let last; last !== wrong.length;) {
+    for (let last; last !== wrong.length; ) {
       last = wrong.length
       const counted = [...charged, ...of('denied').filter((one) => !wrong.includes(one))]
       wrong = wrong.filter((one) => hadRoom(one, counted))
