@@ -94,6 +94,9 @@ export class Connection {
 /** node-redis gives bulk strings (`$`) as they are when it is told so. */
 const asBuffers = Object.freeze({ typeMapping: Object.freeze({ 36: Buffer }) })
 
+/** How long a redirection may take to be learned before the next call tries again. */
+const learnMsMax = 500
+
 /** Where the keys of a store live. */
 export interface Topology {
   readonly isCluster: boolean
@@ -168,9 +171,9 @@ function nodeRedisCluster(cluster: NodeRedisClusterShape): Topology {
     isCluster: true,
     clientOf: (key) => clientOf(cluster.slots[slotOf(key)]?.master),
     clientAt: (address) => clientOf(cluster.masters.find((node) => node.address === address)),
-    // It has no public way to learn; a command that is redirected makes it learn.
+    // It has no public way to learn; a command that is redirected makes it learn. To a master that is away the command would wait for ever.
     async learn(key) {
-      await cluster.sendCommand(key, false, ['EXISTS', key])
+      await cluster.sendCommand(key, false, ['EXISTS', key], { abortSignal: AbortSignal.timeout(learnMsMax) })
     },
   }
 }

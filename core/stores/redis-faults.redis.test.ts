@@ -241,7 +241,7 @@ describe('wait', () => {
       expect(waits).toBeGreaterThan(0)
       expect(waits).toBeLessThan(40)
 
-      replica.child.kill('SIGSTOP')
+      replica.signal('SIGSTOP')
       const requestId = newId()
       expect(await faultOf(kv.update('a', two, { requestId }))).toMatchObject({
         code: 'UNKNOWN_OUTCOME',
@@ -252,7 +252,7 @@ describe('wait', () => {
       expect((await faultOf(kv.create('a', three))).code).toBe('UNKNOWN_OUTCOME')
       expect((await faultOf(kv.update('nothing', three))).code).toBe('UNKNOWN_OUTCOME')
       expect((await kv.get('a')).entry?.value).toEqual(two)
-      replica.child.kill('SIGCONT')
+      replica.signal('SIGCONT')
       await until('the replica confirms again', async () => (await kv.update('a', two, { requestId })).ok)
       expect((await kv.get('a')).entry?.value).toEqual(two)
     } finally {

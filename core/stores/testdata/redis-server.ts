@@ -19,7 +19,10 @@ const slots = 16_384
 
 export interface RedisServer {
   readonly port: number
-  readonly child: ChildProcess
+  /** SIGKILL, as a machine that is gone; SIGSTOP and SIGCONT, as one that hangs. */
+  signal(name: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT'): void
+  /** Starts a killed server again, with what it has on disk. */
+  restart(): Promise<void>
   close(): Promise<void>
 }
 
@@ -51,22 +54,30 @@ export async function redisServer(args: readonly string[] = []): Promise<RedisSe
   for (let start = 1; ; start++) {
     const dir = mkdtempSync(join(tmpdir(), 'hapax-redis-'))
     const port = await freePort()
-    const child = spawn(path, ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'no', ...args], {
-      stdio: ['ignore', 'pipe', 'ignore'],
-    })
+    let child: ChildProcess
+    let gone: Promise<void>
+    const begin = (): Promise<boolean> => {
+      const own = ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'no']
+      child = spawn(path, [...own, ...args], { stdio: ['ignore', 'pipe', 'ignore'] })
+      gone = new Promise<void>((resolve) => child.once('exit', resolve).once('error', () => resolve()))
+      return isReady(child, gone)
+    }
     const kill = (): void => {
       child.kill('SIGKILL')
       rmSync(dir, { recursive: true, force: true })
     }
     open.add(kill)
-    const gone = new Promise<void>((resolve) => child.once('exit', resolve).once('error', () => resolve()))
     const close = async (): Promise<void> => {
-      kill()
+      child.kill('SIGKILL')
       await gone
+      kill()
       open.delete(kill)
-      rmSync(dir, { recursive: true, force: true })
     }
-    if (await isReady(child, gone)) return { port, child, close }
+    const restart = async (): Promise<void> => {
+      await gone
+      if (!(await begin())) throw new Error(`${path} did not start again`)
+    }
+    if (await begin()) return { port, signal: (name) => child.kill(name), restart, close }
     await close()
     if (start === startsMax) throw new Error(`${path} did not start`)
   }
@@ -96,7 +107,7 @@ export async function until(what: string, isTrue: () => Promise<boolean>, second
   }
 }
 
-export const adminOf = (port: number): Redis => new Redis({ port, maxRetriesPerRequest: 0, retryStrategy: () => null }).on('error', () => undefined)
+export const adminOf = (port: number): Redis => new Redis({ port, maxRetriesPerRequest: 0, retryStrategy: () => 50 }).on('error', () => undefined)
 
 export interface RedisCluster {
   /** Masters at first: 0, 1, 2; the replica of each: 3, 4, 5. */
