@@ -100,7 +100,7 @@ export function judged(requests, promise, policy) {
   /** A refused request that counts may be the reason for another one, but it needs a reason itself. */
   let wrong = refusedWithRoom
   if (promise.refusedCount) {
-    for (let last; last !== wrong.length; ) {
+    for (let last; last !== wrong.length;) {
       last = wrong.length
       const counted = [...charged, ...of('denied').filter((one) => !wrong.includes(one))]
       wrong = wrong.filter((one) => hadRoom(one, counted))
