@@ -188,6 +188,18 @@ export const errors = {
     hint: 'stop: another may hold the slot; see `cause` for what kept the store from renewing it',
     retry: 'never',
   },
+  COST_TOO_LARGE: {
+    id: 'HPX-4201',
+    message: 'a cost is larger than the limit and can never be allowed',
+    hint: 'raise the limit, or split the work into parts that cost less',
+    retry: 'never',
+  },
+  LIMIT_UNREADABLE: {
+    id: 'HPX-4202',
+    message: 'the stored rate limit record cannot be read by this release',
+    hint: 'it was written by a newer release, or by another program under the same name; `reset` forgets it',
+    retry: 'never',
+  },
   LIMIT_KEY_MISSING: {
     id: 'HPX-4301',
     message: 'the key of a rate limit is missing or empty',

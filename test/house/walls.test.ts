@@ -62,6 +62,7 @@ const planted: [wall: string, path: string, code: string, rule: string][] = [
   ],
   ['a pattern imports the disk', 'patterns/counters/p7.ts', imports('node:fs/promises'), 'no-restricted-imports'],
   ['rules import node', 'patterns/counters/rules.ts', imports('node:crypto'), 'no-restricted-imports'],
+  ['one of many rules imports node', 'patterns/ratelimit/rules/p1.ts', imports('node:crypto'), 'no-restricted-imports'],
   ['a record imports http', 'patterns/counters/record.ts', imports('../../core/http/exchange.ts'), 'no-restricted-imports'],
   ['an example imports a path of core', 'examples/payments/p1.ts', imports('../../core/index.ts'), 'no-restricted-imports'],
   ['an example imports a path of dist', 'examples/payments/stripe/p2.ts', imports('../../../dist/core/index.js'), 'no-restricted-imports'],
@@ -72,6 +73,7 @@ const planted: [wall: string, path: string, code: string, rule: string][] = [
   ['a pure room reads the environment', 'core/kv/q4.ts', 'export const a = process.env\n', 'no-restricted-globals'],
   ['a pure room takes the back door', 'core/kv/q5.ts', 'export const a = globalThis.Date\n', 'no-restricted-globals'],
   ['a pure room hashes by itself', 'patterns/counters/key.ts', 'export const a = () => crypto.randomUUID()\n', 'no-restricted-globals'],
+  ['one of many rules reads the date', 'patterns/ratelimit/rules/q8.ts', 'export const a = () => Date.now()\n', 'no-restricted-globals'],
   ['a pure room draws a number', 'core/record/q6.ts', 'export const a = () => Math.random()\n', 'no-restricted-properties'],
   ['a pure room is async', 'core/record/q7.ts', 'export const a = async () => 1\n', 'no-async-await'],
 

@@ -1,0 +1,10 @@
+/** 'hapax/ratelimit': limits over any store, for functions, queues and calls to others. Express and Koa have doors of their own. */
+export { isRateLimited, RateLimited, RateLimitedError, type MethodLimit, type RateLimitedOptions } from './decorator.ts'
+export type { RateLimitEvent } from './events.ts'
+export { rateLimit } from './ratelimit.ts'
+export { concurrency, type ConcurrencyOptions } from './rules/concurrency.ts'
+export { fixedWindow, type FixedWindowOptions } from './rules/fixed-window.ts'
+export { gcra, type GcraOptions } from './rules/gcra.ts'
+export { slidingWindow, type SlidingWindowOptions } from './rules/sliding-window.ts'
+export { tokenBucket, type TokenBucketOptions } from './rules/token-bucket.ts'
+export type * from './types.ts'
