@@ -171,7 +171,7 @@ async function history(seed: number, mistake: Mistake = (kv) => kv): Promise<His
 
 describe('random histories (C1, C4, C10)', () => {
   const first = Number(process.env.HAPAX_SEED ?? 1)
-  const count = Number(process.env.HAPAX_HISTORIES ?? 150)
+  const count = Number(process.env.HAPAX_HISTORIES ?? 80)
 
   test(`count each request once, in one count, within the bounds (seeds from ${first})`, async () => {
     for (let index = 0; index < count; index++) {
