@@ -1,0 +1,386 @@
+/** Several processes over one store: one load for all, what the others get meanwhile, and what is written back. */
+import { describe, expect, test } from 'vitest'
+import { isKvError, KvError } from '../../core/kv/errors.ts'
+import type { KV } from '../../core/kv/kv.ts'
+import { memory } from '../../core/stores/memory.ts'
+import { settle } from '../../core/testing/clock.ts'
+import { faulty, intercept, race, testClock } from '../../core/testing/index.ts'
+import { cache } from './cache.ts'
+import { notFound } from './types.ts'
+import { eventsOf, world } from './testdata/world.ts'
+
+/** The write-back of a loaded value, told from a lease by its content. */
+const isWriteBack = (value: unknown): boolean => value instanceof Uint8Array && new TextDecoder().decode(value).includes('"hd":["value"')
+
+describe('a cold key', () => {
+  test('is loaded once by 4 processes with 500 readers each (K2)', async () => {
+    const { clock, source, process } = world()
+    source.delayMs = 300
+    source.rows.set('42', 'Ada')
+    const readers = [process(), process(), process(), process()].flatMap((users) => Array.from({ length: 500 }, () => users.get('42')))
+    const all = Promise.all(readers)
+    await clock.advance('1s')
+    expect(new Set(await all)).toEqual(new Set(['Ada']))
+    expect(source.loads).toBe(1)
+  })
+  test('is loaded once in whatever order the calls of the store fall (K2)', async () => {
+    for (let seed = 1; seed <= 200; seed++) {
+      const { clock, store, source, process } = world()
+      source.delayMs = 50
+      const actor = async (kv: KV): Promise<unknown> => await process({}, kv).get('42')
+      const { results } = await race({ kv: store, clock, seed }, [actor, actor, actor])
+      expect(results.map((result) => result.status === 'fulfilled' && result.value)).toEqual(['no 42', 'no 42', 'no 42'])
+      expect(source.loads, `seed ${seed}`).toBe(1)
+    }
+  })
+  test('is loaded past the store by who has waited long enough, and what it brings is not stored (K2)', async () => {
+    const { clock, source, process } = world()
+    const [holder, waiter] = [process({ hard: '30s' }), process({ wait: '2s' })]
+    source.delayMs = 20_000
+    source.rows.set('42', 'old')
+    const held = holder.get('42')
+    await settle()
+    source.delayMs = 0
+    source.rows.set('42', 'new')
+    const waited = waiter.get('42')
+    await clock.advance('1900ms')
+    expect(source.loads).toBe(1)
+    await clock.advance('200ms')
+    expect(await waited).toBe('new')
+    await clock.advance('20s')
+    expect(await held).toBe('old')
+    expect(await process().get('42')).toBe('old') // the holder's, written under its lease
+    expect(source.loads).toBe(2)
+  })
+  test('whose holder has died is loaded by another when the lease has ended on the store’s clock (K3)', async () => {
+    const { clock, store, source, process } = world()
+    const dying = faulty(store, { on: ({ value }) => (isWriteBack(value) ? 'stop-before' : 'pass') })
+    void process({ hard: '10s' }, dying).get('42')
+    await settle()
+    expect(source.loads).toBe(1)
+    // Its own clock is an hour ahead, and says nothing about the lease.
+    const ahead = testClock(clock.now() + 3_600_000)
+    const users = process({ wait: '1m', timers: { ...ahead, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout } })
+    let got: string | undefined
+    const events = await eventsOf(async () => {
+      void users.get('42').then((value) => (got = value))
+      await clock.advance(9_999)
+      expect([got, source.loads]).toEqual([undefined, 1])
+      await clock.advance('300ms')
+    })
+    expect([got, source.loads]).toEqual(['no 42', 2])
+    expect(events.map(({ type }) => type)).toContain('taken-over')
+  })
+  test('whose load fails is given back at once: the next process does not wait for the lease', async () => {
+    const { source, process } = world()
+    source.fails = true
+    await expect(process().get('42')).rejects.toThrow('away')
+    await settle()
+    source.fails = false
+    expect(await process().get('42')).toBe('no 42')
+  })
+})
+
+describe('a value that was loaded before an invalidation', () => {
+  test('is given to who asked, and not stored (K1)', async () => {
+    const { clock, source, process } = world()
+    const [one, two] = [process(), process()]
+    source.rows.set('42', 'old')
+    source.delayMs = 500
+    const events = await eventsOf(async () => {
+      const asked = one.get('42')
+      await settle()
+      source.rows.set('42', 'new')
+      expect(await two.invalidate('42')).toEqual({ done: true })
+      await clock.advance('500ms')
+      expect(await asked).toBe('old')
+    })
+    expect(events.map(({ type }) => type)).toContain('overtaken')
+    source.delayMs = 0
+    expect(await two.get('42')).toBe('new')
+    expect(await one.get('42')).toBe('new')
+  })
+  test('is given to nobody who comes after it, in the process that loads, too (K1)', async () => {
+    const { clock, source, process } = world()
+    const [one, two] = [process(), process()]
+    source.rows.set('42', 'old')
+    source.delayMs = 500
+    const before = one.get('42')
+    await settle()
+    source.rows.set('42', 'new')
+    await two.invalidate('42')
+    const after = one.get('42')
+    await clock.advance('2s')
+    expect([await before, await after]).toEqual(['old', 'new'])
+  })
+  test('cannot come back over the tombstone, which goes on with another version (K4)', async () => {
+    const { clock, store, source, process } = world()
+    const later: (() => void)[] = []
+    const slow = intercept(store, async (call, run) => {
+      if (isWriteBack(call.value)) await new Promise<void>((go) => later.push(go))
+      return await run()
+    })
+    source.rows.set('42', 'old')
+    const asked = process({ storeDeadline: '1h' }, slow).get('42')
+    expect(await asked).toBe('old')
+    source.rows.set('42', 'new')
+    await process().invalidate('42')
+    for (const go of later) go()
+    await settle()
+    expect(await process().get('42')).toBe('new')
+    await clock.advance('1s')
+    expect(await process().get('42')).toBe('new')
+  })
+  test('whose write-back had an unknown outcome and arrives late does no harm (K1)', async () => {
+    for (const verdict of ['unknown-before', 'unknown-after', 'unknown-later'] as const) {
+      const { store, source, process } = world()
+      const users = process({}, faulty(store, { on: ({ value }) => (isWriteBack(value) ? verdict : 'pass') }))
+      source.rows.set('42', 'old')
+      expect(await users.get('42'), verdict).toBe('old')
+      source.rows.set('42', 'new')
+      await users.invalidate('42')
+      expect(await users.get('42'), verdict).toBe('new')
+    }
+  })
+})
+
+test('a lease whose answer was lost is known by its owner: one load, no waiting for oneself', async () => {
+  const { store, source, process } = world()
+  const users = process(
+    {},
+    faulty(store, {
+      on: ({ verb, value }) =>
+        verb === 'create' && new TextDecoder().decode(value as Uint8Array).includes('"le"') ? 'unknown-after' : 'pass',
+    }),
+  )
+  expect(await users.get('42')).toBe('no 42')
+  expect(source.loads).toBe(1)
+})
+
+describe('a value past its ttl', () => {
+  test('is served at once while one process loads the new one (stale-while-revalidate)', async () => {
+    const { clock, source, process } = world()
+    const processes = [process({ stale: '1m' }), process({ stale: '1m' })]
+    source.rows.set('42', 'old')
+    await processes[0]?.get('42')
+    source.rows.set('42', 'new')
+    source.delayMs = 500
+    await clock.advance('1m')
+    for (let round = 0; round < 3; round++) for (const users of processes) expect(await users.get('42')).toBe('old')
+    expect(source.loads).toBe(2)
+    await clock.advance('500ms')
+    for (const users of processes) expect(await users.get('42')).toBe('new')
+    expect(source.loads).toBe(2)
+  })
+  test('is replaced within the soft deadline, if the loader is quick enough', async () => {
+    const { clock, source, process } = world()
+    const users = process({ stale: '1m', soft: '200ms' })
+    const next = async (delayMs: number, row: string): Promise<string> => {
+      await clock.advance('61s')
+      source.delayMs = delayMs
+      source.rows.set('42', row)
+      const got = users.get('42')
+      await clock.advance('200ms')
+      return await got
+    }
+    expect(await next(0, 'first')).toBe('first')
+    expect(await next(100, 'second')).toBe('second')
+    expect(await next(300, 'third')).toBe('second')
+    await clock.advance('100ms')
+    expect(await users.get('42')).toBe('third')
+  })
+  test('is not served past `stale` while a load is possible, and only up to `maxStale` when it fails (K9)', async () => {
+    const { clock, source, process } = world()
+    const users = process({ stale: '1m', maxStale: '10m' })
+    source.rows.set('42', 'old')
+    await users.get('42')
+    source.rows.set('42', 'new')
+    source.fails = true
+    await clock.advance('3m')
+    expect(await users.get('42')).toBe('old')
+    await clock.advance('8m')
+    await expect(users.get('42')).rejects.toThrow('away')
+    source.fails = false
+    expect(await users.get('42')).toBe('new')
+  })
+  test('is not loaded again and again while its loader fails: there is a pause for all processes', async () => {
+    const { clock, source, process } = world()
+    const processes = [process({ maxStale: '1h', backoff: '5s' }), process({ maxStale: '1h', backoff: '5s' })]
+    await processes[0]?.get('42')
+    source.fails = true
+    await clock.advance('2m')
+    for (let round = 0; round < 5; round++) for (const users of processes) expect(await users.get('42')).toBe('no 42')
+    expect(source.loads).toBe(2)
+    await clock.advance('5s')
+    for (const users of processes) await users.get('42')
+    expect(source.loads).toBe(3)
+  })
+  test('is served when the loader passes its hard deadline', async () => {
+    const { clock, source, process } = world()
+    const users = process({ maxStale: '1h', hard: '1s' })
+    await users.get('42')
+    await clock.advance('2m')
+    source.delayMs = 60_000
+    const got = users.get('42')
+    await clock.advance('1s')
+    expect(await got).toBe('no 42')
+  })
+  test('that was not found is not served stale', async () => {
+    const clock = testClock()
+    let row: string | undefined
+    const users = cache({
+      kv: memory({ clock }),
+      name: 'n',
+      ttl: '1m',
+      stale: '1h',
+      jitter: 0,
+      fresh: 0,
+      timers: clock,
+      load: async (_key: string) => row ?? notFound(),
+    })
+    expect(await users.get('42')).toBeUndefined()
+    row = 'Ada'
+    await clock.advance('1m')
+    expect(await users.get('42')).toBe('Ada')
+  })
+})
+
+describe('many keys that were loaded together', () => {
+  test('do not expire together: each ttl is drawn within a tenth to both sides (K8)', async () => {
+    const { clock, source, process } = world()
+    let drawn = 0
+    const users = process({ jitter: 0.1, random: () => (drawn++ % 100) / 100 })
+    const keys = Array.from({ length: 100 }, (_, nth) => `key ${nth}`)
+    const loadsAfter = async (ms: number): Promise<number> => {
+      await clock.advance(ms)
+      const before = source.loads
+      await users.getMany(keys)
+      await users.settled()
+      return source.loads - before
+    }
+    expect(await loadsAfter(0)).toBe(100)
+    expect(await loadsAfter(53_999)).toBe(0)
+    const atHalf = await loadsAfter(6_000)
+    expect(atHalf).toBeGreaterThan(20)
+    expect(atHalf).toBeLessThan(80)
+    expect(await loadsAfter(6_001)).toBe(100 - atHalf)
+  })
+  test('are refreshed before their end by chance, the likelier the longer their load took (K8, XFetch)', async () => {
+    const early = async (draw: number): Promise<number> => {
+      const { clock, source, process } = world()
+      source.delayMs = 1_000
+      const users = process({ early: 1, random: () => draw, hard: '5s' })
+      const first = users.get('42')
+      await clock.advance('1s')
+      await first
+      await clock.advance('58s') // two seconds before the end: with delta 1 s, 1 - draw must be at most e^-2
+      await users.get('42')
+      await clock.advance('1s')
+      return source.loads
+    }
+    expect(await early(0.5)).toBe(1)
+    expect(await early(0.9)).toBe(2)
+  })
+})
+
+test('no more loads run at once than allowed, whatever the keys; the others wait (K20)', async () => {
+  const { clock, source, process } = world()
+  source.delayMs = 100
+  const users = process({ loadsMax: 3 })
+  const all = users.getMany(Array.from({ length: 10 }, (_, nth) => `key ${nth}`))
+  await clock.advance('1s')
+  expect(await all).toHaveLength(10)
+  expect([source.loads, source.peak]).toEqual([10, 3])
+})
+
+describe('a store that is away', () => {
+  test('is passed by: readers get the value of the source, once a key at a time, kept for `fresh`', async () => {
+    const { clock, store, source, process } = world()
+    const users = process({ fresh: '1s' }, faulty(store, { unavailable: 1 }))
+    expect(await Promise.all([users.get('42'), users.get('42')])).toEqual(['no 42', 'no 42'])
+    await users.get('42')
+    expect(source.loads).toBe(1)
+    await clock.advance('1s')
+    await users.get('42')
+    expect(source.loads).toBe(2)
+  })
+  test('is not asked for a while after it has failed three times, and then again', async () => {
+    const { clock, store, process } = world()
+    let calls = 0
+    let isAway = true
+    const kv = intercept(store, async (_call, run) => {
+      calls++
+      if (isAway) throw new KvError('UNAVAILABLE')
+      return await run()
+    })
+    const users = process({}, kv)
+    for (let nth = 0; nth < 10; nth++) await users.get(`key ${nth}`)
+    expect(calls).toBe(3)
+    isAway = false
+    await clock.advance('1s')
+    await users.get('42')
+    expect(calls).toBeGreaterThan(3)
+  })
+  test('that never answers holds nobody up longer than `storeDeadline`', async () => {
+    const { clock, store, process } = world()
+    const users = process({ storeDeadline: '200ms' }, faulty(store, { on: () => 'stop-before' }))
+    const got = users.get('42')
+    await clock.advance('200ms')
+    expect(await got).toBe('no 42')
+  })
+  test('with one record that is damaged on its disk keeps the others of the same turn', async () => {
+    const { store, source, process } = world()
+    const kv: KV = {
+      ...store,
+      getMany: async (keys, options) => {
+        if (keys.includes(bad)) throw new KvError('DAMAGED')
+        return await store.getMany(keys, options)
+      },
+    }
+    let bad = ''
+    await process({}, { ...store, create: async (key, ...rest) => ((bad = key), await store.create(key, ...rest)) }).get('bad')
+    await process().get('good')
+    const before = source.loads
+    expect(await process({}, kv).getMany(['good', 'bad'])).toEqual(['no good', 'no bad'])
+    expect(source.loads - before).toBe(1)
+  })
+})
+
+test('with random faults of the store every read ends with the right value or the loader’s error', async () => {
+  for (let seed = 1; seed <= 30; seed++) {
+    const { clock, store, source, process } = world()
+    const kv = faulty(store, {
+      seed,
+      clock,
+      unknownBeforeApply: 0.05,
+      unknownAfterApply: 0.05,
+      unknownApplyLater: 0.05,
+      unavailable: 0.05,
+      busy: 0.05,
+      delay: { chance: 0.1, duration: '300ms' },
+    })
+    const processes = [process({}, kv), process({}, kv)]
+    for (let row = 1; row <= 10; row++) {
+      source.rows.set('42', String(row))
+      for (const users of processes) await advancing(clock.advance, users.invalidate('42'))
+      while (processes.some((users) => users.pendingInvalidations > 0)) await clock.advance('1s')
+      for (const users of processes)
+        expect(
+          await advancing(
+            clock.advance,
+            users.get('42').catch((error: unknown) => isKvError(error, 'LOAD_TIMEOUT') && String(row)),
+          ),
+        ).toBe(String(row))
+    }
+  }
+})
+
+async function advancing<T>(advance: (ms: number) => Promise<void>, work: Promise<T>): Promise<T> {
+  let isOver = false
+  void work.then(
+    () => (isOver = true),
+    () => (isOver = true),
+  )
+  for (let rounds = 0; !isOver && rounds < 1_000; rounds++) await advance(100)
+  return await work
+}
