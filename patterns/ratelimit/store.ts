@@ -64,7 +64,7 @@ export class LimitStore {
   readonly #elapsed: () => number
   readonly #modify: ReturnType<typeof modifier>
   /** Calls under way for each key. */
-  readonly #busy = new Map<string, number>()
+  readonly #busy = new Map<string, Lane>()
   /** In the order in which they end. */
   readonly #waiting = new Set<Waiting>()
   #hasTimer = false
@@ -78,7 +78,11 @@ export class LimitStore {
     this.#format = format
     this.#elapsed = options.timers.elapsed?.bind(options.timers) ?? (() => performance.now())
     this.#lives = firstLife
-    this.#modify = modifier({ random: Math.random, clock: this.#elapsed, after: (ms, run) => this.#after(ms, run) })
+    this.#modify = modifier({
+      random: Math.random,
+      clock: this.#elapsed,
+      after: (ms, run, idle) => (idle ? this.#after(ms, run) : pause(ms, run)),
+    })
   }
 
   elapsed(): number {
@@ -93,19 +97,21 @@ export class LimitStore {
     const { signal } = asked
     if (signal?.aborted) throw new KvError('ABORTED', { cause: signal.reason })
     if (this.#failures >= failuresMax && !this.#mayTry()) return { type: 'unknown', reason: 'store', cause: this.#lastCause }
-    const others = this.#busy.get(key) ?? 0
-    this.#busy.set(key, others + 1)
+    let lane = this.#busy.get(key)
+    const isAlone = lane === undefined && asked.deadlineMs === undefined
+    if (lane === undefined) this.#busy.set(key, (lane = { count: 0, alone: undefined }))
+    lane.count++
     try {
-      const done = await (others > 0 || asked.deadlineMs !== undefined ? this.#together(key, work, asked) : this.#within(key, work, asked))
+      const call = isAlone ? (lane.alone = this.#within(key, work, asked)) : this.#behind(lane, key, work, asked)
+      const done = await call
       if (this.#failures > 0) this.#succeeded()
       return done
     } catch (error) {
       if (isCallersOwn(error, signal)) throw error
       return this.#failed(error)
     } finally {
-      const left = (this.#busy.get(key) ?? 1) - 1
-      if (left > 0) this.#busy.set(key, left)
-      else this.#busy.delete(key)
+      if (--lane.count === 0) this.#busy.delete(key)
+      if (isAlone) lane.alone = undefined
     }
   }
 
@@ -155,6 +161,14 @@ export class LimitStore {
     this.recent.forget(key)
     const answer = await this.#write(key, next ?? { ...base.record, seenAt: Math.max(base.record.seenAt, base.now) }, base, asked)
     return answer.ok ? { type: 'done', value, now: answer.now } : await this.#together(key, work, asked)
+  }
+
+  /** Whoever is alone goes first: beside it, one of the two writes would be refused. */
+  async #behind<Value>({ alone }: Lane, key: string, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
+    if (alone === undefined) return await this.#together(key, work, asked)
+    const endsAt = this.#elapsed() + (asked.deadlineMs ?? this.#options.deadlineMs)
+    await alone.catch(() => undefined)
+    return await this.#together(key, work, { ...asked, deadlineMs: Math.max(1, Math.ceil(endsAt - this.#elapsed())) })
   }
 
   /** Together with all others of the key in this process. */
@@ -289,6 +303,19 @@ export class LimitStore {
     } else if (this.#failures > 0) this.#succeeded()
     return { type: 'unknown', reason, cause }
   }
+}
+
+/** Between two attempts of a write. In real time, as it gives the machine time: under a test clock nobody would end it. */
+function pause(ms: number, run: () => void): () => void {
+  const timer = setTimeout(run, ms)
+  return () => clearTimeout(timer)
+}
+
+/** The calls of a key that are under way. */
+interface Lane {
+  count: number
+  /** The one that came first and goes alone. */
+  alone: Promise<unknown> | undefined
 }
 
 interface Waiting extends Progress {
