@@ -153,8 +153,8 @@ const commands = {
     return bytes() - before
   },
   held: () => bytes() - held.before,
-  async again({ calls, keys }) {
-    await calling(calls, (number) => `again-${number % keys}`)
+  async again({ keys }) {
+    await calling(keys, (number) => `again-${number}`)
     return bytes() - held.before
   },
 }
