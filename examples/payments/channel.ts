@@ -7,7 +7,7 @@
 export interface DemoEvent {
   /** Epoch milliseconds. */
   readonly at: number
-  readonly from: 'supervisor' | 'shop' | 'bank'
+  readonly from: 'supervisor' | 'shop' | 'bank' | 'warehouse'
   /** A few words: 'claimed', 'charge booked'. */
   readonly what: string
   readonly detail?: string

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs'
 import { Agent, createServer, request, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { DemoEvent, ToBank } from './channel.ts'
+import { race, stampede, type Tally } from './crowd.ts'
 
 export interface Front {
   readonly port: number
@@ -24,6 +25,7 @@ export interface FrontOptions {
   readonly port: number
   readonly shop: Process
   readonly bank: Process & { tell(message: ToBank): void }
+  readonly warehouse: Process
 }
 
 const limits = {
@@ -56,9 +58,10 @@ const pageHeaders = {
 const ownToConnection = new Set(['connection', 'keep-alive', 'proxy-connection'])
 
 /** Listens on 127.0.0.1. @throws what `listen` throws: EADDRINUSE. */
-export async function openFront({ port, shop, bank }: FrontOptions): Promise<Front> {
+export async function openFront({ port, shop, bank, warehouse }: FrontOptions): Promise<Front> {
   const agent = new Agent({ keepAlive: true, maxSockets: limits.shopConnectionsMax })
   const events = eventLog()
+  let isCrowded = false
 
   const server = createServer((req, res) => {
     // A browser that loses a kept connection sends a POST again, unseen, and the page could not show the crash. On a new connection it does not.
@@ -82,6 +85,13 @@ export async function openFront({ port, shop, bank }: FrontOptions): Promise<Fro
       case 'GET /demo/ledger':
         if (bank.port === undefined) return problem(res, 503, 'the bank is down; it is being started')
         return pass(req, res, bank.port, `/ledger${url.search}`)
+      case 'GET /demo/counts':
+        if (warehouse.port === undefined) return problem(res, 503, 'the warehouse is down; it is being started')
+        return pass(req, res, warehouse.port, `/counts${url.search}`)
+      case 'POST /demo/stampede':
+        return crowd(res, stampede, url)
+      case 'POST /demo/race':
+        return crowd(res, race, url)
       case 'POST /demo/kill':
         shop.kill()
         return void res.writeHead(204).end()
@@ -91,6 +101,17 @@ export async function openFront({ port, shop, bank }: FrontOptions): Promise<Fro
       default:
         return problem(res, 404, 'there is no such button')
     }
+  }
+
+  /** One crowd at a time: two at once would show each other's numbers. */
+  function crowd(res: ServerResponse, send: (shopPort: number, sku: string) => Promise<Tally>, url: URL): void {
+    const sku = /^[\w.-]{1,64}$/.exec(url.searchParams.get('sku') ?? '')?.[0]
+    if (sku === undefined) return problem(res, 400, 'a crowd wants a sku')
+    if (shop.port === undefined || isCrowded) return problem(res, 503, 'the shop is down, or a crowd is there already')
+    isCrowded = true
+    void send(shop.port, sku)
+      .then((tally) => res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(tally)))
+      .finally(() => (isCrowded = false))
   }
 
   /** Hands a request on and its answer back, byte by byte. */

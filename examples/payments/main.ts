@@ -1,9 +1,9 @@
 /**
- * The supervisor: starts the bank and the shop as processes of their own, brings back what dies, and keeps the public address.
- * Invariant: when this process ends, however it ends, the bank and the shop end too; at a clean end no file of ours is left
+ * The supervisor: starts the bank, the warehouse and the shop as processes of their own, brings back what dies, and keeps the public address.
+ * Invariant: when this process ends, however it ends, they end too; at a clean end no file of ours is left
  * unless DATA_DIR asked for it. Why the address is kept here: a shop that was killed must be able to come back behind it.
  *
- * PORT (default 7080; 0: any free one), DATA_DIR (default: a temporary directory, removed at the end), LEASE, BANK_DELAY_MS.
+ * PORT (default 7080; 0: any free one), DATA_DIR (default: a temporary directory, removed at the end), LEASE, BANK_DELAY_MS, WAREHOUSE_DELAY_MS.
  */
 import { fork, type ChildProcess } from 'node:child_process'
 import { mkdtemp, mkdir, rm } from 'node:fs/promises'
@@ -29,7 +29,7 @@ const limits = {
 
 /** A child that is brought back when it dies. */
 class Kept {
-  readonly name: 'bank' | 'shop'
+  readonly name: 'bank' | 'warehouse' | 'shop'
   /** Where it listens; undefined while it is not up. */
   port: number | undefined
   /** Where it listened last: whoever talks to it finds it there again. */
@@ -130,16 +130,15 @@ async function main(): Promise<void> {
     process.exitCode = code
     if (ending) {
       // Asked twice: no more patience.
-      shop.kill()
-      bank.kill()
+      for (const one of [shop, bank, warehouse]) one.kill()
       return
     }
     ending = (async () => {
-      shop.letGo()
-      bank.letGo()
+      for (const one of [shop, bank, warehouse]) one.letGo()
       await front?.close()
       await shop.close()
       await bank.close()
+      await warehouse.close()
       if (!given) await rm(dir, { recursive: true, force: true })
       process.exit()
     })()
@@ -154,9 +153,15 @@ async function main(): Promise<void> {
     onMessage,
     (reason) => end(1, reason),
   )
+  const warehouse = new Kept(
+    'warehouse',
+    () => ({ WAREHOUSE_PORT: String(warehouse.lastPort), WAREHOUSE_DELAY_MS: process.env.WAREHOUSE_DELAY_MS ?? '150' }),
+    onMessage,
+    (reason) => end(1, reason),
+  )
   const shop = new Kept(
     'shop',
-    () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort) }),
+    () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort), WAREHOUSE_PORT: String(warehouse.lastPort) }),
     onMessage,
     (reason) => end(1, reason),
   )
@@ -169,14 +174,14 @@ async function main(): Promise<void> {
   }
 
   try {
-    front = await openFront({ port, shop, bank })
+    front = await openFront({ port, shop, bank, warehouse })
   } catch (error) {
     return end(
       1,
       (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? `port ${port} is in use; give another one with PORT=` : String(error),
     )
   }
-  await bank.start()
+  await Promise.all([bank.start(), warehouse.start()])
   await shop.start()
   if (ending) return
   const url = `http://127.0.0.1:${front.port}`

@@ -132,6 +132,39 @@ test('the shop killed in the middle of a charge comes back, and the page ends wi
   await page.close()
 })
 
+test('a burst beyond the limit is refused, and the warehouse has given no quote more (P10)', async () => {
+  const page = await opened(1440, 900)
+  await page.getByRole('button', { name: 'Ask 20 times at once', exact: true }).click(patience)
+  await numberIs(page, 'quotes-granted', 10)
+  await numberIs(page, 'quotes-refused', 10)
+  await numberIs(page, 'quotes-given', 10)
+  expect(await page.getByTestId('limit-lines').textContent()).toMatch(/ratelimit: "quotes";r=0;t=\d+/)
+  expect(await page.getByTestId('quotes-left').getAttribute('value')).toBe('0')
+  await page.close()
+})
+
+test('a hundred buyers race for twenty units: twenty are sold, none more is shipped (P10)', async () => {
+  const page = await opened(390, 844)
+  await page.getByRole('button', { name: '100 buyers race for 20 units', exact: true }).click(patience)
+  await numberIs(page, 'stock-sold', 20)
+  await numberIs(page, 'stock-refused', 80)
+  await numberIs(page, 'stock-left', 0)
+  await numberIs(page, 'oversold', 0)
+  expect(await page.getByText('the warehouse has shipped 20 of 20').count()).toBe(1)
+  expect(await overflow(page)).toBe(0)
+  await shot(page, 'race-390')
+  await page.close()
+})
+
+test('five hundred readers of a cold page are one read of the warehouse (P10)', async () => {
+  const page = await opened(1440, 900)
+  await page.getByRole('button', { name: '500 readers at once', exact: true }).click(patience)
+  await numberIs(page, 'cache-answered', 500)
+  await numberIs(page, 'cache-reads', 1)
+  await shot(page, 'panels-1440')
+  await page.close()
+})
+
 test('the keyboard alone is enough, and the focus is seen (G29)', async () => {
   const page = await opened(1440, 900, 'dark')
   for (let presses = 0; presses < 20; presses += 1) {

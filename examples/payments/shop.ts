@@ -12,7 +12,9 @@ import { idempotency } from 'hapax/idempotency'
 import { idempotent } from 'hapax/idempotency/express'
 import { bankAt } from './bank-client.ts'
 import { liveWithSupervisor, tell } from './channel.ts'
+import { goods } from './goods.ts'
 import { stripeApi } from './stripe/api.ts'
+import { warehouseAt } from './warehouse-client.ts'
 import { watchIdempotency } from './watch.ts'
 
 interface Order {
@@ -42,6 +44,8 @@ const once = { scope: customerOf, required: true }
 
 const app = express().disable('x-powered-by')
 app.use('/v1', stripeApi({ kv, bank, payments: stripe }))
+// 3. Stock, product pages and quotes: a counter, a cache and a rate limit on the same store.
+app.use(goods({ kv, warehouse: warehouseAt(Number(process.env.WAREHOUSE_PORT)), payments, customerOf, problem }))
 
 app.post(
   '/orders',

@@ -99,7 +99,7 @@ test('a key in use is 409 idempotency_key_in_use with Retry-After; the client is
 
 test('while the shop is down the client gets an error and never takes it for an intent (G27)', async () => {
   const away = { port: undefined, kill: () => false, tell: () => undefined }
-  const front = await openFront({ port: 0, shop: away, bank: away })
+  const front = await openFront({ port: 0, shop: away, bank: away, warehouse: away })
   try {
     const once = new Stripe('sk_test_demo', {
       host: '127.0.0.1',

@@ -107,3 +107,56 @@ export async function ledgerOf(reference: string): Promise<Ledger | undefined> {
 /** The next charge is booked by the bank, and the shop is killed before it hears of it. */
 export const killInNextCharge = (): Promise<unknown> => fetch('/demo/kill-in-next-charge', { method: 'POST' })
 export const killNow = (): Promise<unknown> => fetch('/demo/kill', { method: 'POST' })
+
+/** Requests by many clients at once, sent by the supervisor. By status. */
+export interface Tally {
+  readonly byStatus: Readonly<Record<string, number>>
+  readonly ms: number
+}
+/** The warehouse's own numbers. */
+export interface Counts {
+  readonly quotes: number
+  readonly reads: number
+  readonly shipped: number
+}
+export interface Quote {
+  readonly status: number
+  /** The lines of the answer that speak of limits. */
+  readonly limitLines: readonly string[]
+  readonly remaining: number | undefined
+  readonly resetSeconds: number | undefined
+}
+
+/** A name for what this page alone counts. */
+export const fresh = (what: string): string => `${what}-${crypto.randomUUID().slice(0, 8)}`
+
+const asked = async <T>(path: string, init?: RequestInit): Promise<T> => {
+  const answer = await fetch(path, init)
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`)
+  return (await answer.json()) as T
+}
+export const countsOf = (sku = ''): Promise<Counts> => asked(`/demo/counts?sku=${sku}`)
+export const stampede = (sku: string): Promise<Tally> => asked(`/demo/stampede?sku=${sku}`, { method: 'POST' })
+export const race = (sku: string): Promise<Tally> => asked(`/demo/race?sku=${sku}`, { method: 'POST' })
+
+/** New units on the shelf. @returns what is there now. */
+export const deliver = (sku: string, units: number): Promise<{ left: number }> =>
+  asked(`/products/${sku}/deliveries`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${customer}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ units }),
+  })
+export const productOf = (sku: string): Promise<{ left: number; read: number }> =>
+  asked(`/products/${sku}`, { headers: { authorization: `Bearer ${customer}` } })
+
+/** A quote, and what its answer says of the limit (RateLimit: "quotes";r=4;t=6). */
+export async function quote(client: string): Promise<Quote> {
+  const { status, headers } = await fetch('/quotes', { method: 'POST', headers: { authorization: `Bearer ${client}` } })
+  const limitLines = [...headers].filter(([name]) => name.startsWith('ratelimit') || name === 'retry-after')
+  const list = headers.get('ratelimit') ?? ''
+  const numberOf = (name: string): number | undefined => {
+    const found = new RegExp(`;\\s*${name}=(\\d+)`).exec(list)?.[1]
+    return found === undefined ? undefined : Number(found)
+  }
+  return { status, limitLines: limitLines.map((line) => line.join(': ')), remaining: numberOf('r'), resetSeconds: numberOf('t') }
+}

@@ -6,11 +6,12 @@
 import { render } from 'preact'
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
 import { killInNextCharge, killNow, ledgerOf, newKey, newOrder, pay, type Exchange, type Ledger, type Order } from './client.ts'
+import { Limits, ProductPage, Stock } from './panels.tsx'
 
 interface LogLine {
   readonly id: string
   readonly at: number
-  readonly from: 'supervisor' | 'shop' | 'bank'
+  readonly from: 'supervisor' | 'shop' | 'bank' | 'warehouse'
   readonly what: string
   readonly detail?: string
   readonly code?: string
@@ -162,9 +163,25 @@ function Page() {
           {raw && <Raw exchange={raw} />}
         </section>
 
-        <section aria-labelledby="log">
+        <Limits />
+        <Stock />
+        <ProductPage />
+
+        <section aria-labelledby="stripe">
+          <h2 id="stripe">
+            <i>6</i> Bring Stripe's own client
+          </h2>
+          <p>The published package, not patched, with its automatic retries. It sees what it would see from Stripe.</p>
+          <pre tabIndex={0}>{stripeSnippet(location.hostname, location.port)}</pre>
+          <p class="total">
+            The whole ledger: <b data-testid="charges">{ledger?.charges ?? 0}</b> {ledger?.charges === 1 ? 'charge' : 'charges'},{' '}
+            <b>{money(ledger?.sum ?? 0)}</b>
+          </p>
+        </section>
+
+        <section class="wide" aria-labelledby="log">
           <h2 id="log">
-            <i>3</i> Event log
+            <i>7</i> Event log
           </h2>
           <ol class="log" tabIndex={0} aria-label="Events, newest first">
             {lines.map((line) => (
@@ -178,18 +195,6 @@ function Page() {
               </li>
             ))}
           </ol>
-        </section>
-
-        <section aria-labelledby="stripe">
-          <h2 id="stripe">
-            <i>4</i> Bring Stripe's own client
-          </h2>
-          <p>The published package, not patched, with its automatic retries. It sees what it would see from Stripe.</p>
-          <pre tabIndex={0}>{stripeSnippet(location.hostname, location.port)}</pre>
-          <p class="total">
-            The whole ledger: <b data-testid="charges">{ledger?.charges ?? 0}</b> {ledger?.charges === 1 ? 'charge' : 'charges'},{' '}
-            <b>{money(ledger?.sum ?? 0)}</b>
-          </p>
         </section>
       </main>
       <footer>
