@@ -1,9 +1,10 @@
 /** Gauges: slots that are leases (C12). A process that died is one whose timers never run again. */
 import { channel } from 'node:diagnostics_channel'
 import { describe, expect, test } from 'vitest'
+import { seededRandom } from '../../core/base/random.ts'
 import type { KV } from '../../core/kv/kv.ts'
 import { memory } from '../../core/stores/memory.ts'
-import { settle, testClock } from '../../core/testing/clock.ts'
+import { settle, testClock, type TestClock } from '../../core/testing/clock.ts'
 import { faulty, type Verdict } from '../../core/testing/faulty.ts'
 import type { StoreCall } from '../../core/testing/intercept.ts'
 import type { CountersEvent } from './events.ts'
@@ -102,6 +103,20 @@ describe('a slot', () => {
     expect(slot.signal.reason).toMatchObject({ code: 'SLOT_LOST', cause: { code: 'UNAVAILABLE' } })
     await slot.release()
     expect(await other.get('a')).toMatchObject({ inUse: 1 })
+  })
+
+  test('is believed in from the moment of asking, however late the answer came (C12)', async () => {
+    const it = world()
+    const on = (call: StoreCall): Verdict =>
+      call.index === 1 ? 'pass' : call.index === 2 ? { delay: '20s', when: 'after' } : 'unavailable'
+    const slow = exportsOf(it, { max: 1, kv: faulty(it.kv, { clock: it.clock, on }) })
+    const slot = await ended(it.clock, slow.acquire('a', { deadline: '25s' }), 500) // taken at 0 s, answered at 20 s
+    if (!slot.ok) return expect.unreachable('there was a slot')
+    await it.clock.advance('9s')
+    expect(slot.held).toBe(true)
+    await it.clock.advance('1s')
+    expect(slot.held).toBe(false)
+    expect(await exportsOf(it, { max: 1 }).acquire('a')).toMatchObject({ ok: true, inUse: 1 })
   })
 
   test('survives an outage that is shorter than its lease', async () => {
@@ -232,5 +247,96 @@ describe('a gauge', () => {
       ['released', undefined],
     ])
     expect(JSON.stringify(told)).not.toContain('secret')
+  })
+})
+
+/** Four processes take and give back, die, stand still, and lose calls and answers. `broken`: how often more than max held one. */
+async function history(seed: number): Promise<{ readonly broken: number; readonly acquired: number; readonly lost: number }> {
+  const random = seededRandom(seed)
+  const it = world()
+  const max = 2
+  let [broken, acquired, lost, isOver] = [0, 0, 0, false]
+  interface Process {
+    readonly timers: TestClock
+    readonly slots: Set<Slot>
+    isDead: boolean
+    stalledMs: number
+    behindMs: number
+  }
+  const processes: Process[] = []
+  const start = (): void => {
+    const process: Process = { timers: testClock(), slots: new Set(), isDead: false, stalledMs: 0, behindMs: 0 }
+    processes.push(process)
+    const { timers } = process
+    const flaky = faulty(it.kv, {
+      seed: random.int(2 ** 31),
+      clock: timers,
+      unknownBeforeApply: 0.05,
+      unknownAfterApply: 0.05,
+      unknownApplyLater: 0.03,
+      unavailable: 0.1,
+      delay: { chance: 0.2, duration: 300 },
+    })
+    const exports = exportsOf(it, { kv: flaky, max, lease: 3_000, modify: it.process(random.int(1_000), timers) }, timers)
+    void (async () => {
+      while (!isOver && !process.isDead) {
+        await timers.sleep(random.int(800))
+        const slot = await exports.acquire('a', { deadline: 2_000 }).catch(() => undefined)
+        if (slot === undefined || !slot.ok) continue
+        acquired++
+        process.slots.add(slot)
+        await timers.sleep(random.int(6_000))
+        if (!slot.held) lost++
+        await slot.release()
+        process.slots.delete(slot)
+      }
+    })()
+  }
+  for (let count = 0; count < 4; count++) start()
+  for (let turns = 0; turns < 250; turns++) {
+    const ms = random.pick([1, 20, 100, 400])
+    await it.clock.advance(ms)
+    for (const process of processes) {
+      process.behindMs += ms
+      process.stalledMs = Math.max(0, process.stalledMs - ms)
+      if (process.isDead || process.stalledMs > 0) continue
+      if (random.chance(0.005)) {
+        process.isDead = true
+        start()
+      } else if (random.chance(0.01)) process.stalledMs = random.int(8_000)
+      else {
+        await process.timers.advance(process.behindMs)
+        process.behindMs = 0
+      }
+    }
+    const holders = processes.filter(({ isDead, behindMs }) => !isDead && behindMs === 0).flatMap(({ slots }) => [...slots])
+    if (holders.filter(({ held }) => held).length > max) broken++
+  }
+  isOver = true
+  for (let passed = 0; passed < 60; passed++) {
+    await it.clock.advance(500)
+    for (const { timers, isDead } of processes) if (!isDead) await timers.advance(500)
+  }
+  expect(await exportsOf(it).get('a'), `seed ${seed}: all comes back`).toMatchObject({ inUse: 0 })
+  return { broken, acquired, lost }
+}
+
+describe('random histories', () => {
+  const first = Number(process.env.HAPAX_SEED ?? 1)
+  test(`never have more than max who believe that they hold a slot, and in the end all have come back (seeds from ${first}) (C12)`, async () => {
+    for (let index = 0; index < 20; index++) {
+      const seed = (first + index) % 2 ** 31
+      expect({ seed, broken: (await history(seed)).broken }).toEqual({ seed, broken: 0 })
+    }
+  })
+  test('are worth the name: slots are taken and lost in plenty', async () => {
+    const sums = { acquired: 0, lost: 0 }
+    for (let seed = 1; seed <= 6; seed++) {
+      const { acquired, lost } = await history(seed)
+      sums.acquired += acquired
+      sums.lost += lost
+    }
+    expect(sums.acquired).toBeGreaterThan(50)
+    expect(sums.lost).toBeGreaterThan(3)
   })
 })

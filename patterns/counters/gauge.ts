@@ -93,7 +93,10 @@ class LeasedGauge implements Gauge {
       return { ok: false, refusal: 'full', inUse, retryAfterMs: outcome.retryAfterMs, [Symbol.asyncDispose]: async () => undefined }
     }
     const leftMs = outcome.endsAt - now
-    if (leftMs <= 0) throw new KvError('DEADLINE_EXCEEDED', { message: 'the store took longer than a lease, and the slot has come back' })
+    if (leftMs <= 0 || sentAt + leftMs <= settings.elapsed()) {
+      void giveBack(settings, key, owner)
+      throw new KvError('DEADLINE_EXCEEDED', { message: 'the store took longer than the lease, and the slot comes back' })
+    }
     tell('gauge', name, key, 'acquired', { inUse })
     return new HeldSlot(settings, key, owner, inUse, sentAt, leftMs)
   }

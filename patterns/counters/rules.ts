@@ -64,7 +64,8 @@ function remembered(requests: Requests, one: Remembered, memory: Memory): Reques
       message: `the count remembers ${requests.list.length} requests, and the oldest is too young to be forgotten`,
       hint: 'try again when the time of `remember` has passed, raise `requestsMax`, or spread the load over several keys',
     })
-  return { list: [...requests.list, one], bytes }
+  // Frozen at once, so that `modify` need not walk through all of them with each add.
+  return { list: Object.freeze([...requests.list, Object.freeze(one)]), bytes }
 }
 
 export interface CountRecord {
