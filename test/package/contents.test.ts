@@ -85,8 +85,8 @@ describe.each(patterns)('%s', (specifier) => {
     expect(loaded.builtins.filter((name) => heavyBuiltins.includes(name))).toEqual([])
   })
 
-  /** Bytes of the minified bundle after gzip, and files of ours in it. Room for a third more than today. */
-  const gzipBytesMax = 20_480
+  /** Bytes of the minified bundle after gzip, and files of ours in it. The largest, a cache, has some 20 KB; a fifth more is allowed. */
+  const gzipBytesMax = 24_576
   const filesMax = 40
   test(`bundles for a neutral platform within ${gzipBytesMax} bytes of gzip and ${filesMax} files`, async () => {
     const result = await build({
