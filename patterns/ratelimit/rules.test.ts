@@ -230,7 +230,11 @@ test('a sliding window reaches its stated bound only when the older window fille
     Array.from({ length: (to - from) * each }, (_, index) => startAt + from + Math.floor(index / each))
   // The unit that opened the window came long before, so one less than the bound, which refunds alone can reach.
   expect(run(every(999, 2_500, 120))).toBe(2 * 100 - 2)
-  console.log(run(every(1, 5_000, 1)), run(Array.from({length: 2000}, (_, i) => startAt + 1 + i * 9)),run(Array.from({length: 2000}, (_, i) => startAt + 1 + i * 10)))
+  // One request each 9 ms, or each ms: more than the limit asks, and the estimate is off by one at most.
+  const spaced = (ms: number): number[] => Array.from({ length: 2_000 }, (_, index) => startAt + 1 + index * ms)
+  expect(run(spaced(1))).toBeLessThanOrEqual(101)
+  expect(run(spaced(9))).toBeLessThanOrEqual(101)
+  expect(run(spaced(10))).toBe(100)
 })
 
 describe('slots', () => {
