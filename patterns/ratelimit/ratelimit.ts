@@ -68,7 +68,13 @@ interface Verdict {
   readonly fitsAt: number
 }
 
-type Shape = { readonly cost: number; readonly holder?: Holder; readonly maxWaitMs?: number; readonly isPeek?: boolean }
+type Shape = {
+  readonly cost: number
+  readonly holder?: Holder
+  readonly maxWaitMs?: number
+  readonly isPeek?: boolean
+  readonly needsNoSlot?: boolean
+}
 
 class Limiter<Name extends string> implements RateLimit<Name> {
   readonly name: string
@@ -126,9 +132,8 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     this.#store = new LimitStore({ kv, name, plan: this.#plan, deadlineMs, timers }, format, randomBytes(4).readUInt32BE())
   }
 
-  async consume(key: string, options: ConsumeOptions = {}): Promise<Decision<Name>> {
-    if (this.hasSlots) invalid(`rate limit '${this.name}' has slots: take one with acquire, and release it`)
-    return await this.#decide(key, { cost: options.cost ?? 1 }, options.signal)
+  consume(key: string, options: ConsumeOptions = {}): Promise<Decision<Name>> {
+    return this.#decide(key, { cost: options.cost ?? 1, needsNoSlot: true }, options.signal)
   }
 
   async peek(key: string, options: ConsumeOptions = {}): Promise<Decision<Name>> {
@@ -183,6 +188,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   }
 
   async #decide(key: string, shape: Shape, signal: AbortSignal | undefined): Promise<Reservation<Name>> {
+    if (this.hasSlots && shape.needsNoSlot === true) invalid(`rate limit '${this.name}' has slots: take one with acquire, and release it`)
     checkCost(shape.cost, this.#plan)
     const storeKey = this.#keyOf(key)
     const denied = this.#deniedFromMemory(storeKey, shape)
@@ -196,6 +202,10 @@ class Limiter<Name extends string> implements RateLimit<Name> {
       const { value: verdict, now } = told
       // Its instant may have come while the answer was on its way.
       if (!verdict.isAllowed && verdict.fitsAt <= now && turn < lateTurnsMax) continue
+      if (!verdict.isAllowed) {
+        const known = this.#store.recent.get(storeKey)
+        if (known?.version !== undefined) known.isDenied = true
+      }
       return this.#decision(verdict, key, shape, now)
     }
   }
@@ -242,7 +252,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     const { cost, holder, maxWaitMs = 0 } = shape
     if (this.#denyCacheMs === 0 || holder !== undefined) return undefined
     const known = this.#store.recent.get(storeKey)
-    if (known?.version === undefined) return undefined
+    if (known === undefined || !known.isDenied) return undefined
     const elapsed = this.#store.elapsed()
     if (elapsed - known.shownAt > this.#denyCacheMs) return undefined
     const latest = this.#store.clock.notPassed(elapsed)
@@ -296,7 +306,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     const storeKey = this.#keyOf(key)
     const plan = this.#local !== undefined && isLocal ? this.#local.plan : this.#plan
     const leaseMs = Math.min(...plan.lines.filter(({ policy }) => policy.kind === 'concurrency').map(({ policy }) => policy.perMs))
-    const elapsed = (): number => this.#store.elapsed()
+    const { elapsed } = this.#store
     const common = {
       timers: this.#timers,
       elapsed,

@@ -15,6 +15,8 @@ export interface Known {
   readonly record: LimitRecord
   /** Local milliseconds. */
   readonly shownAt: number
+  /** Somebody has been denied on it. */
+  isDenied: boolean
 }
 
 /** Keys of each of two generations: some 2 MB together. Beyond, the older generation is forgotten, which costs a call a key. */

@@ -89,7 +89,7 @@ function admitted(policy: Policy, random: Random, steps: number, withRefunds: bo
     const remaining = rule.remaining(state, policy, now)
     expect(rule.earliest(state, policy, remaining, now)).toBe(now)
     if (remaining < policy.limit) expect(rule.earliest(state, policy, remaining + 1, now)).toBeGreaterThan(now)
-    const moreAt = rule.moreAt(state, policy, now) as number
+    const moreAt = rule.moreAt(state, policy, now, remaining) as number
     if (remaining < policy.limit) {
       expect(rule.remaining(state, policy, moreAt)).toBeGreaterThan(remaining)
       expect(rule.remaining(state, policy, moreAt - 1)).toBe(remaining)

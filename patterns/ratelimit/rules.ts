@@ -196,10 +196,11 @@ export function standing(plan: Plan, record: LimitRecord, now: number, violated:
   for (let index = 0; index < plan.lines.length; index++) {
     const { name, rule, policy } = plan.lines[index] as Line
     const state = record.states[index] as State
-    const moreAt = rule.moreAt(state, policy, at)
+    const remaining = rule.remaining(state, policy, at)
+    const moreAt = rule.moreAt(state, policy, at, remaining)
     policies[name] = {
       limit: policy.limit,
-      remaining: rule.remaining(state, policy, at),
+      remaining,
       resetMs: moreAt === undefined ? undefined : moreAt <= at ? 0 : moreAt - now,
       windowMs: policy.windowMs,
       unit: policy.unit,

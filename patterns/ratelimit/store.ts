@@ -37,11 +37,6 @@ export interface Asked {
   readonly aheadMs?: number | undefined
 }
 
-/** How far a call has come that is alone. */
-interface Progress {
-  isRefused: boolean
-}
-
 /** Writes of one call that is alone; after that many refusals it joins the others. */
 const aloneTurnsMax = 2
 /** Failures one after the other after which the store is left alone, and for how long: it is away, and each request would wait for the deadline. */
@@ -52,21 +47,17 @@ interface Base {
   readonly record: LimitRecord
   readonly version: Version | undefined
   readonly now: number
-  /** Its state or its time is a guess. */
-  readonly isGuess: boolean
 }
 
 export class LimitStore {
   readonly recent = new Recent()
   readonly clock = new StoreClock()
+  readonly elapsed: () => number
   readonly #options: StoreOptions
   readonly #format: Format
-  readonly #elapsed: () => number
   readonly #modify: ReturnType<typeof modifier>
-  /** Calls under way for each key. */
-  readonly #busy = new Map<string, Lane>()
-  /** In the order in which they end. */
-  readonly #waiting = new Set<Waiting>()
+  /** Of the keys that are in work, in the order in which their first calls end. */
+  readonly #lanes = new Map<string, Lane>()
   #hasTimer = false
   #lives: number
   #failures = 0
@@ -74,45 +65,29 @@ export class LimitStore {
   #pausedUntil = -Infinity
 
   constructor(options: StoreOptions, format: Format, firstLife: number) {
+    const { timers } = options
     this.#options = options
     this.#format = format
-    this.#elapsed = options.timers.elapsed?.bind(options.timers) ?? (() => performance.now())
+    this.elapsed = timers.elapsed?.bind(timers) ?? (() => performance.now())
     this.#lives = firstLife
     this.#modify = modifier({
       random: Math.random,
-      clock: this.#elapsed,
+      clock: this.elapsed,
       after: (ms, run, idle) => (idle ? this.#after(ms, run) : pause(ms, run)),
     })
-  }
-
-  elapsed(): number {
-    return this.#elapsed()
   }
 
   /**
    * Does `work` on the record of a key.
    * @throws KvError ABORTED or UNKNOWN_OUTCOME by the signal, INVALID_ARGUMENT and TOO_LARGE of the store, and what `work` throws.
    */
-  async transact<Value>(key: string, work: Work<Value>, asked: Asked = {}): Promise<Told<Value>> {
+  transact<Value>(key: string, work: Work<Value>, asked: Asked = {}): Promise<Told<Value>> {
     const { signal } = asked
-    if (signal?.aborted) throw new KvError('ABORTED', { cause: signal.reason })
-    if (this.#failures >= failuresMax && !this.#mayTry()) return { type: 'unknown', reason: 'store', cause: this.#lastCause }
-    let lane = this.#busy.get(key)
-    const isAlone = lane === undefined && asked.deadlineMs === undefined
-    if (lane === undefined) this.#busy.set(key, (lane = { count: 0, alone: undefined }))
-    lane.count++
-    try {
-      const call = isAlone ? (lane.alone = this.#within(key, work, asked)) : this.#behind(lane, key, work, asked)
-      const done = await call
-      if (this.#failures > 0) this.#succeeded()
-      return done
-    } catch (error) {
-      if (isCallersOwn(error, signal)) throw error
-      return this.#failed(error)
-    } finally {
-      if (--lane.count === 0) this.#busy.delete(key)
-      if (isAlone) lane.alone = undefined
-    }
+    if (signal?.aborted) return Promise.reject(new KvError('ABORTED', { cause: signal.reason }))
+    if (this.#failures >= failuresMax && !this.#mayTry())
+      return Promise.resolve({ type: 'unknown', reason: 'store', cause: this.#lastCause })
+    const lane = this.#lanes.get(key)
+    return lane === undefined && asked.deadlineMs === undefined ? this.#first(key, work, asked) : this.#joined(lane, key, work, asked)
   }
 
   /** Forgets a key. @throws KvError of the store. */
@@ -125,50 +100,145 @@ export class LimitStore {
     }
   }
 
-  async #alone<Value>(key: string, work: Work<Value>, asked: Asked, progress: Progress): Promise<Told<Value>> {
-    let base = this.#guess(key) ?? (await this.#read(key, asked))
-    for (let turn = 0; turn <= aloneTurnsMax; turn++) {
-      const { record } = base
-      const { next, value } = work(record, base.now)
-      if (next === undefined) {
-        if (!base.isGuess) return { type: 'done', value, now: base.now as EpochMs }
-        base = await this.#read(key, asked)
-        continue
+  /** Alone with the key: with one write on a guess, if there is one. Without async functions, each of which would cost as much as the rules do. */
+  #first<Value>(key: string, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
+    const sentAt = this.elapsed()
+    const lane: Lane = {
+      count: 1,
+      alone: undefined,
+      endsAt: sentAt + this.#options.deadlineMs,
+      isRefused: false,
+      isCrowded: false,
+      giveUp: undefined,
+    }
+    this.#lanes.set(key, lane)
+    if (!this.#hasTimer) this.#startTimer(this.#options.deadlineMs)
+    const call = new Promise<Told<Value>>((resolve, reject) => {
+      let isOver = false
+      const end = (): boolean => {
+        if (isOver) return false
+        isOver = true
+        lane.giveUp = undefined
+        lane.alone = undefined
+        this.#leave(key, lane)
+        return true
       }
-      const sentAt = this.#elapsed()
+      const settle = (told: Told<Value>): void => {
+        if (!end()) return
+        if (this.#failures > 0) this.#succeeded()
+        resolve(told)
+      }
+      const fail = (error: unknown): void => {
+        if (!end()) return
+        if (isCallersOwn(error, asked.signal)) reject(error)
+        else resolve(this.#failed(error))
+      }
+      lane.giveUp = fail
+      try {
+        const guess = this.#guess(key, sentAt)
+        const done = guess && work(guess.record, guess.now)
+        if (guess === undefined || done?.next === undefined) return void this.#alone(key, work, asked, lane, undefined).then(settle, fail)
+        const { next, value } = done
+        const heard = (answer: CreateResult | UpdateResult): void => {
+          const heardAt = this.elapsed()
+          this.clock.read(answer.now, sentAt, heardAt)
+          if (answer.ok && this.clock.confirm(guess.now, answer.now, heardAt)) {
+            this.recent.put(key, { version: answer.entry.version, record: next, shownAt: heardAt, isDenied: false })
+            return settle({ type: 'done', value, now: answer.now })
+          }
+          const goesOn = answer.ok
+            ? this.#judgedAgain(key, work, { record: guess.record, version: answer.entry.version, now: answer.now }, asked)
+            : this.#refused(key, work, asked, lane, answer, heardAt)
+          void goesOn.then(settle, fail)
+        }
+        this.#write(key, next, guess, asked).then(heard, fail)
+      } catch (error) {
+        fail(error)
+      }
+    })
+    if (lane.giveUp !== undefined) lane.alone = call
+    return call
+  }
+
+  /** The guess was wrong, and its refusal brought the state along. */
+  async #refused<Value>(
+    key: string,
+    work: Work<Value>,
+    asked: Asked,
+    lane: Lane,
+    { entry, now }: CreateResult | UpdateResult,
+    heardAt: number,
+  ): Promise<Told<Value>> {
+    lane.isRefused = true
+    return await this.#alone(key, work, asked, lane, this.#baseOf(key, entry, now, heardAt))
+  }
+
+  /** Alone with the key, from a state that the store has shown. */
+  async #alone<Value>(key: string, work: Work<Value>, asked: Asked, lane: Lane, from: Base | undefined): Promise<Told<Value>> {
+    let base = from ?? (await this.#read(key, asked))
+    for (let turn = 1; turn <= aloneTurnsMax; turn++) {
+      const { next, value } = work(base.record, base.now)
+      if (next === undefined) return { type: 'done', value, now: base.now as EpochMs }
+      const sentAt = this.elapsed()
       const answer = await this.#write(key, next, base, asked)
-      const heardAt = this.#elapsed()
+      const heardAt = this.elapsed()
       this.clock.read(answer.now, sentAt, heardAt)
-      if (!answer.ok) {
-        progress.isRefused = true
-        base = this.#baseOf(key, answer.entry, answer.now, heardAt)
-        continue
+      if (answer.ok) {
+        this.recent.put(key, { version: answer.entry.version, record: next, shownAt: heardAt, isDenied: false })
+        return { type: 'done', value, now: answer.now }
       }
-      const { version } = answer.entry
-      if (base.isGuess && !this.clock.confirm(base.now, answer.now, heardAt)) {
-        // The state is written, but judged at another time than the store's: it is judged again, on top of what stood there before.
-        tell(this.#options.name, { type: 'clock-differs' })
-        return await this.#judgedAgain(key, work, { record, version, now: answer.now, isGuess: false }, asked)
-      }
-      this.recent.put(key, { version, record: next, shownAt: heardAt })
-      return { type: 'done', value, now: answer.now }
+      lane.isRefused = true
+      base = this.#baseOf(key, answer.entry, answer.now, heardAt)
     }
     return await this.#together(key, work, asked)
   }
 
+  /** It is written, but was judged at another time than the store's: it is judged again, on top of what stood there before. */
   async #judgedAgain<Value>(key: string, work: Work<Value>, base: Base, asked: Asked): Promise<Told<Value>> {
-    const { next, value } = work(base.record, base.now)
+    tell(this.#options.name, { type: 'clock-differs' })
+    const { record, now } = base
+    const { next = { ...record, seenAt: Math.max(record.seenAt, now) }, value } = work(record, now)
     this.recent.forget(key)
-    const answer = await this.#write(key, next ?? { ...base.record, seenAt: Math.max(base.record.seenAt, base.now) }, base, asked)
+    const answer = await this.#write(key, next, base, asked)
     return answer.ok ? { type: 'done', value, now: answer.now } : await this.#together(key, work, asked)
   }
 
-  /** Whoever is alone goes first: beside it, one of the two writes would be refused. */
-  async #behind<Value>({ alone }: Lane, key: string, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
-    if (alone === undefined) return await this.#together(key, work, asked)
-    const endsAt = this.#elapsed() + (asked.deadlineMs ?? this.#options.deadlineMs)
-    await alone.catch(() => undefined)
-    return await this.#together(key, work, { ...asked, deadlineMs: Math.max(1, Math.ceil(endsAt - this.#elapsed())) })
+  /** Behind whoever is alone with the key, for beside it one of the two writes would be refused; and then together with all others. */
+  async #joined<Value>(found: Lane | undefined, key: string, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
+    const deadlineMs = asked.deadlineMs ?? this.#options.deadlineMs
+    const endsAt = this.elapsed() + deadlineMs
+    const lane: Lane = found ?? { count: 0, alone: undefined, endsAt, isRefused: false, isCrowded: false, giveUp: undefined }
+    if (found === undefined) this.#lanes.set(key, lane)
+    if (lane.count > 0) lane.isCrowded = true
+    lane.count++
+    try {
+      if (lane.alone !== undefined) await lane.alone.catch(() => undefined)
+      const left = Math.max(1, Math.ceil(endsAt - this.elapsed()))
+      const told = await this.#together(key, work, { ...asked, deadlineMs: left })
+      if (this.#failures > 0) this.#succeeded()
+      return told
+    } catch (error) {
+      if (isCallersOwn(error, asked.signal)) throw error
+      return this.#failed(error)
+    } finally {
+      this.#leave(key, lane)
+    }
+  }
+
+  /**
+   * Callers that were answered together come back in the same turn: the first of them is not alone. Its guess would outdate what
+   * `modify` knows of the key, and the next joined write would be refused and wait.
+   */
+  #leave(key: string, lane: Lane): void {
+    if (--lane.count > 0) return
+    if (!lane.isCrowded) {
+      this.#lanes.delete(key)
+      return
+    }
+    lane.isCrowded = false
+    setImmediate(() => {
+      if (lane.count === 0 && this.#lanes.get(key) === lane) this.#lanes.delete(key)
+    })
   }
 
   /** Together with all others of the key in this process. */
@@ -176,7 +246,7 @@ export class LimitStore {
     const { kv, plan } = this.#options
     let value: Value | undefined
     let record: LimitRecord | undefined
-    const sentAt = this.#elapsed()
+    const sentAt = this.elapsed()
     const { entry, now } = await this.#modify(
       kv,
       key,
@@ -189,31 +259,31 @@ export class LimitStore {
       },
       { signal, deadline: deadlineMs ?? this.#options.deadlineMs, expiry: { extend: plan.lifeMs + aheadMs } },
     )
-    const heardAt = this.#elapsed()
+    const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
-    this.recent.put(key, { version: entry?.version, record: record as LimitRecord, shownAt: heardAt })
+    this.recent.put(key, { version: entry?.version, record: record as LimitRecord, shownAt: heardAt, isDenied: false })
     return { type: 'done', value: value as Value, now }
   }
 
-  #guess(key: string): Base | undefined {
-    const now = this.clock.reached(this.#elapsed())
+  #guess(key: string, elapsed: number): Base | undefined {
+    const now = this.clock.reached(elapsed)
     if (now === undefined) return undefined
     const known = this.recent.get(key)
-    return { record: known?.record ?? this.#blank(), version: known?.version, now, isGuess: true }
+    return known === undefined ? { record: this.#blank(), version: undefined, now } : { record: known.record, version: known.version, now }
   }
 
   async #read(key: string, { signal }: Asked): Promise<Base> {
-    const sentAt = this.#elapsed()
+    const sentAt = this.elapsed()
     const { entry, now } = await this.#options.kv.get(key, { signal, deadline: this.#options.deadlineMs })
-    const heardAt = this.#elapsed()
+    const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
     return this.#baseOf(key, entry, now, heardAt)
   }
 
   #baseOf(key: string, entry: { readonly value: Uint8Array; readonly version: Version } | undefined, now: EpochMs, shownAt: number): Base {
     const record = entry === undefined ? this.#blank() : this.#format.decode(entry.value, now)
-    this.recent.put(key, { version: entry?.version, record, shownAt })
-    return { record, version: entry?.version, now, isGuess: false }
+    this.recent.put(key, { version: entry?.version, record, shownAt, isDenied: false })
+    return { record, version: entry?.version, now }
   }
 
   #write(key: string, next: LimitRecord, base: Base, { signal }: Asked): Promise<CreateResult | UpdateResult> {
@@ -230,36 +300,16 @@ export class LimitStore {
     return blank(this.#options.plan, this.#lives)
   }
 
-  /** Ends with the deadline, whatever the store does. One timer for all calls: those that came first end first. */
-  #within<Value>(key: string, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
-    return new Promise((resolve, reject) => {
-      const waiting: Waiting = { endsAt: this.#elapsed() + this.#options.deadlineMs, reject, isRefused: false }
-      this.#waiting.add(waiting)
-      if (!this.#hasTimer) this.#startTimer(this.#options.deadlineMs)
-      this.#alone(key, work, asked, waiting).then(
-        (told) => {
-          this.#waiting.delete(waiting)
-          resolve(told)
-        },
-        (error: unknown) => {
-          this.#waiting.delete(waiting)
-          reject(error)
-        },
-      )
-    })
-  }
-
+  /** One timer for all calls that are alone: those that came first end first, whatever the store does. The others have `modify`'s. */
   #startTimer(ms: number): void {
     this.#hasTimer = true
     this.#after(ms, () => {
       this.#hasTimer = false
-      const now = this.#elapsed()
-      for (const waiting of this.#waiting) {
-        if (waiting.endsAt > now) return this.#startTimer(waiting.endsAt - now)
-        this.#waiting.delete(waiting)
-        waiting.reject(
-          new KvError(waiting.isRefused ? 'CONTENTION' : 'DEADLINE_EXCEEDED', { message: 'the store did not decide within the deadline' }),
-        )
+      const now = this.elapsed()
+      for (const { giveUp, endsAt, isRefused } of this.#lanes.values()) {
+        if (giveUp === undefined) continue
+        if (endsAt > now) return this.#startTimer(endsAt - now)
+        giveUp(new KvError(isRefused ? 'CONTENTION' : 'DEADLINE_EXCEEDED', { message: 'the store did not decide within the deadline' }))
       }
     })
   }
@@ -281,7 +331,7 @@ export class LimitStore {
   }
 
   #mayTry(): boolean {
-    const now = this.#elapsed()
+    const now = this.elapsed()
     if (now < this.#pausedUntil) return false
     this.#pausedUntil = now + pauseMs // this one tries; the others wait for what it finds
     return true
@@ -299,7 +349,7 @@ export class LimitStore {
       this.#failures++
       this.#lastCause = cause
       if (this.#failures === failuresMax) tell(this.#options.name, { type: 'paused', reason, cause })
-      if (this.#failures >= failuresMax) this.#pausedUntil = this.#elapsed() + pauseMs
+      if (this.#failures >= failuresMax) this.#pausedUntil = this.elapsed() + pauseMs
     } else if (this.#failures > 0) this.#succeeded()
     return { type: 'unknown', reason, cause }
   }
@@ -316,11 +366,13 @@ interface Lane {
   count: number
   /** The one that came first and goes alone. */
   alone: Promise<unknown> | undefined
-}
-
-interface Waiting extends Progress {
+  /** When that one must be over, in local milliseconds. */
   readonly endsAt: number
-  readonly reject: (error: KvError) => void
+  isRefused: boolean
+  /** Several came at once. */
+  isCrowded: boolean
+  /** Ends it. */
+  giveUp: ((error: KvError) => void) | undefined
 }
 
 /** The caller's mistake, or its own signal. */

@@ -93,10 +93,10 @@ export const gcraRule: Rule = {
     while (count > 0 && fitsAtUs(us, parts, policy, count) > atUs) count--
     return count
   },
-  moreAt(state, policy, at) {
+  moreAt(state, policy, at, remaining) {
     const [us = 0, parts = 0] = state
     if (aheadOf(us, parts, at * 1_000) === 0) return at
-    const more = this.remaining(state, policy, at) + 1
+    const more = remaining + 1
     return more > policy.limit ? Math.ceil((us + (parts > 0 ? 1 : 0)) / 1_000) : Math.ceil(fitsAtUs(us, parts, policy, more) / 1_000)
   },
   endsAt: ([us = 0, parts = 0]) => Math.ceil((us + (parts > 0 ? 1 : 0)) / 1_000),

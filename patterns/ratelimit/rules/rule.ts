@@ -25,8 +25,8 @@ export interface Rule {
   charge(state: State, policy: Policy, cost: number, at: number): State
   /** How much fits at `at`: a whole number from 0. */
   remaining(state: State, policy: Policy, at: number): number
-  /** The first instant after `at` at which more remains; `at` itself when nothing is used; undefined: not known. */
-  moreAt(state: State, policy: Policy, at: number): number | undefined
+  /** The first instant after `at` at which more than `remaining`, which is what remains at `at`, does; `at` itself when nothing is used; undefined: not known. */
+  moreAt(state: State, policy: Policy, at: number, remaining: number): number | undefined
   /** From this instant on the state is as good as fresh. */
   endsAt(state: State, policy: Policy): number
   /** What a receipt must remember of a charge that led to `state`. */

@@ -77,11 +77,10 @@ export const slidingWindowRule: Rule = {
     const [start = 0, older = 0, newer = 0] = rolled(state, policy, at)
     return start > at ? 0 : Math.max(0, room(older, newer, policy, at - start))
   },
-  moreAt(state, policy, at) {
+  moreAt(state, policy, at, remaining) {
     const [start = 0, older = 0, newer = 0] = rolled(state, policy, at)
     if (older === 0 && newer === 0) return at
     if (start > at) return start
-    const remaining = this.remaining(state, policy, at)
     return remaining >= policy.limit ? this.endsAt(state, policy) : this.earliest(state, policy, remaining + 1, at)
   },
   endsAt: ([start = 0, older = 0, newer = 0], { perMs }) => (newer > 0 ? start + 2 * perMs : older > 0 ? start + perMs : 0),
