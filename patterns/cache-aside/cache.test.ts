@@ -1,6 +1,7 @@
 /** What a cache does for one process: loads once, serves from memory, and keeps kinds of values, keys and callers apart. */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, expectTypeOf, test } from 'vitest'
+import { text } from '../../core/kv/codec.ts'
 import { isKvError, type KvErrorCode } from '../../core/kv/errors.ts'
 import { memory } from '../../core/stores/memory.ts'
 import { settle } from '../../core/testing/clock.ts'
@@ -86,7 +87,7 @@ describe('a cache', () => {
 
   test('refuses options that cannot be, and a store that lacks what is needed', () => {
     const { store, process } = world()
-    const wrong = [
+    const wrong: Parameters<typeof process>[0][] = [
       { ttl: 0 },
       { jitter: 0.6 },
       { stale: '2h', maxStale: '1h' },
@@ -385,4 +386,37 @@ test('memory is bounded in bytes, and what is used stays longer than what is not
   await users.settled()
   expect(users.peek('once 0')).toBeUndefined()
   expect(source.loads).toBe(201)
+})
+
+test('the types of key and value come from the loader', () => {
+  const kv = memory()
+  const users = cache({
+    kv,
+    name: 'user',
+    ttl: '5m',
+    stale: '1h',
+    load: (id: string, { signal }) => Promise.resolve({ id, signal: signal.aborted }),
+  })
+  expectTypeOf(users.get).parameter(0).toEqualTypeOf<string>()
+  expectTypeOf(users.get('1')).resolves.toEqualTypeOf<{ id: string; signal: boolean }>()
+  const perhaps = cache({ kv, name: 'user', ttl: '5m', load: async (id: number) => (id > 0 ? { id } : notFound({ ttl: '1s' })) })
+  expectTypeOf(perhaps.get(1)).resolves.toEqualTypeOf<{ id: number } | undefined>()
+  const kept = cache({
+    kv,
+    name: 'user',
+    ttl: '5m',
+    load: async (id: number, { previous }) => (previous === undefined ? { id } : unchanged),
+  })
+  expectTypeOf(kept.get(1)).resolves.toEqualTypeOf<{ id: number }>()
+  const many = cache({
+    kv,
+    name: 'user',
+    ttl: '5m',
+    loadMany: async (ids: readonly number[]) => ids.map((id) => (id > 0 ? { id } : new Error('none'))),
+  })
+  expectTypeOf(many.get(1)).resolves.toEqualTypeOf<{ id: number }>()
+  const coded = cache({ kv, name: 'user', ttl: '5m', codec: text, load: async (id: string) => `row ${id}` })
+  expectTypeOf(coded.getMany(['1'])).resolves.toEqualTypeOf<string[]>()
+  // @ts-expect-error a codec of texts does not fit numbers
+  cache({ kv, name: 'user', ttl: '5m', codec: text, load: async (_id: string) => 7 })
 })

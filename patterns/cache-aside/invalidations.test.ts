@@ -144,7 +144,8 @@ describe('an invalidation that the store does not take', () => {
   test('becomes one clear of the whole name with all others, when they are too many: none is dropped (K6)', async () => {
     const here = world()
     const { clock, source } = here
-    const away = switched(here)
+    const counted = counting(here.store)
+    const away = switched({ ...here, store: counted })
     const [one, two] = [here.process({}, away.kv), here.process()]
     const keys = Array.from({ length: invalidationLimits.waitingMax + 1 }, (_, nth) => `key ${nth}`)
     await two.getMany(keys)
@@ -157,6 +158,7 @@ describe('an invalidation that the store does not take', () => {
     away.isAway = false
     await clock.advance('10s')
     expect(one.pendingInvalidations).toBe(0)
+    expect(counted.counts().set).toBe(0) // not one by one
     expect(new Set(await two.getMany(keys))).toEqual(new Set(['new']))
   })
   test('is thrown when no repetition mends it', async () => {
@@ -233,12 +235,35 @@ describe('tags', () => {
     const here = world()
     const long = here.process({ ttl: '1d', load: async (key, { tag }) => (tag('all'), here.source.load(key)) })
     const short = here.process({ ttl: '1s', hard: '100ms' })
+    await short.get('its own') // the generations are of its making
     await long.get('42')
     await long.settled()
     here.source.rows.set('42', 'new')
-    await short.invalidateTag('all')
+    const invalidated = short.invalidateTag('all')
     await here.clock.advance('23h')
+    expect(await invalidated).toEqual({ done: true })
     expect(await long.get('42')).toBe('new')
+  })
+  test('that two processes invalidate at once keep the later epoch, in whatever order they write it (K17)', async () => {
+    const here = world()
+    let isFirst = true
+    const slow = intercept(here.store, async (call, run) => {
+      if (call.verb === 'create' && isFirst && new TextDecoder().decode(call.value as Uint8Array).includes('"at"')) {
+        isFirst = false
+        await here.clock.sleep('100ms')
+      }
+      return await run()
+    })
+    const users = tagged(here)
+    const first = here.process({}, slow).invalidateTag('all') // the lower epoch, written last
+    await settle()
+    await users.get('a1')
+    await users.settled()
+    here.source.rows.set('a1', 'new')
+    await here.process().invalidateTag('all')
+    await here.clock.advance('1s')
+    expect(await first).toEqual({ done: true })
+    expect(await users.get('a1')).toBe('new')
   })
   test('beyond their number or length are refused', async () => {
     const { source, process } = world()

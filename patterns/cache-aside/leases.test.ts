@@ -225,9 +225,62 @@ describe('a value past its ttl', () => {
     await clock.advance('1s')
     expect(await got).toBe('no 42')
   })
+  test('is kept for all of `maxStale`, whatever failed loads in between wrote beside it', async () => {
+    const { clock, source, process } = world()
+    const users = process({ maxStale: '1h', hard: '1s' })
+    await users.get('42')
+    source.fails = true
+    for (let minutes = 2; minutes < 60; minutes += 10) {
+      await clock.advance(minutes === 2 ? '2m' : '10m')
+      expect(await users.get('42'), `after ${minutes} minutes`).toBe('no 42')
+    }
+  })
+  test('is no fallback for who came after its invalidation, when the load of those before it fails (K1, K9)', async () => {
+    const { clock, store, source, process } = world()
+    let isAway = false
+    const kv = intercept(store, async (_call, run) => {
+      if (isAway) throw new KvError('UNAVAILABLE')
+      return await run()
+    })
+    const [holder, waiting] = [process({ maxStale: '1h', hard: '1m' }), process({ maxStale: '1h', wait: '1m' }, kv)]
+    await holder.get('42')
+    await clock.advance('2m')
+    source.delayMs = 30_000
+    void holder.get('42')
+    await settle()
+    const before = waiting.get('42').catch(() => 'failed') // it has the old value in hand, and looks again and again
+    await settle()
+    await process().invalidate('42')
+    const after = waiting.get('42').catch(() => 'failed')
+    isAway = true
+    source.fails = true
+    source.delayMs = 0
+    await clock.advance('1s')
+    expect([await before, await after]).toEqual(['failed', 'failed'])
+  })
+  test('is no fallback for who came more than `fresh` after it was read (K7, K9)', async () => {
+    const { clock, store, source, process } = world()
+    const load = async (key: string, { tag }: { tag(name: string): void }): Promise<string> => (tag('all'), await source.load(key))
+    await process({ maxStale: '1h', load }).get('42')
+    await clock.advance('2m')
+    const slow = intercept(store, async (call, run) => {
+      if (call.verb === 'update') await clock.sleep('900ms')
+      return await run()
+    })
+    const users = process({ maxStale: '1h', fresh: '1s', storeDeadline: '5s', load }, slow)
+    source.fails = true
+    source.delayMs = 500
+    const before = users.get('42')
+    await clock.advance('100ms')
+    await process().invalidateTag('all')
+    await clock.advance('1100ms')
+    const after = users.get('42').catch(() => 'failed')
+    await clock.advance('10s')
+    expect([await before, await after]).toEqual(['no 42', 'failed'])
+  })
   test('that was not found is not served stale', async () => {
     const clock = testClock()
-    let row: string | undefined
+    const rows: string[] = []
     const users = cache({
       kv: memory({ clock }),
       name: 'n',
@@ -236,10 +289,10 @@ describe('a value past its ttl', () => {
       jitter: 0,
       fresh: 0,
       timers: clock,
-      load: async (_key: string) => row ?? notFound(),
+      load: async (_key: string) => rows[0] ?? notFound(),
     })
     expect(await users.get('42')).toBeUndefined()
-    row = 'Ada'
+    rows.push('Ada')
     await clock.advance('1m')
     expect(await users.get('42')).toBe('Ada')
   })
