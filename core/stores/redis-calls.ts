@@ -92,9 +92,8 @@ class Link {
     call.sent = this.connection.isOpen
     const number = ++this.#sends
     // The next command of this connection is the script: nothing is awaited in between.
-    if (isAsking) this.connection.send('ASKING', []).catch(() => undefined)
-    const { script, key, args } = call
-    const reply = await this.connection.send(asText ? 'EVAL' : 'EVALSHA', [asText ? script.text : script.sha, '1', key, ...args])
+    if (isAsking) this.connection.ask()
+    const reply = await this.connection.run(call.script, asText, call.key, call.args)
     if (call.gate !== undefined && this.#replication !== undefined) await this.#confirm(number, this.#replication)
     return reply
   }
@@ -106,7 +105,7 @@ class Link {
   async #confirm(number: number, { replicas, timeoutMs }: Replication): Promise<void> {
     const { epoch } = this.connection
     if (this.#wait === undefined || this.#wait.covers < number || this.#wait.epoch !== epoch) {
-      const confirmed = this.connection.send('WAIT', [String(replicas), String(timeoutMs)]).then(Number)
+      const confirmed = this.connection.wait(replicas, timeoutMs)
       const wait = { covers: this.#sends, epoch, confirmed }
       this.#wait = wait
       const over = (): void => {

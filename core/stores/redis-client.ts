@@ -5,7 +5,7 @@
  * connection is lost, and it sends WAIT, which names no key, to any node.
  */
 import { invalid } from '../kv/errors.ts'
-import type { Argument } from './redis-script.ts'
+import type { Argument, Script } from './redis-script.ts'
 
 /** What every client has: events. */
 interface Emitter {
@@ -14,12 +14,17 @@ interface Emitter {
 }
 /** A `Redis` of ioredis. */
 export interface IoredisShape extends Emitter {
-  callBuffer(command: string, ...args: Argument[]): Promise<unknown>
+  /** Beside each command there is one of the name and `Buffer`, which its types do not tell. */
+  evalsha(sha: string, keys: string, ...keyAndArgs: Argument[]): Promise<unknown>
+  eval(text: string, keys: string, ...keyAndArgs: Argument[]): Promise<unknown>
+  wait(replicas: string, timeoutMs: string): Promise<unknown>
+  asking(): Promise<unknown>
   readonly status: string
 }
+type InBuffers = Readonly<Record<'evalshaBuffer' | 'evalBuffer', IoredisShape['evalsha']>>
 /** A `Cluster` of ioredis. */
 export interface IoredisClusterShape extends Emitter {
-  callBuffer(command: string, ...args: Argument[]): Promise<unknown>
+  exists(key: string): Promise<unknown>
   nodes(role: 'master'): readonly IoredisShape[]
   readonly slots: readonly (readonly string[])[]
   readonly status: string
@@ -80,10 +85,29 @@ export class Connection {
     return 'isReady' in client ? client.isReady || this.#isConnected : client.status === 'ready' || client.status === 'connect'
   }
 
-  /** Sends one command. Commands of one connection are answered in the order in which they are sent. Bulk strings come as Buffers. */
-  send(command: string, args: readonly Argument[]): Promise<unknown> {
+  /** Runs a script on one key. Commands of one connection are answered in the order in which they are sent. Bulk strings come as Buffers. */
+  run(script: Script, asText: boolean, key: string, args: readonly Argument[]): Promise<unknown> {
     const client = this.#client
-    return 'isReady' in client ? client.sendCommand([command, ...args], asBuffers) : client.callBuffer(command, ...args)
+    if ('isReady' in client) {
+      return client.sendCommand([asText ? 'EVAL' : 'EVALSHA', asText ? script.text : script.sha, '1', key, ...args], asBuffers)
+    }
+    // Not `call`: with enableAutoPipelining it loses the name of its command.
+    const commands = client as IoredisShape & InBuffers
+    return asText ? commands.evalBuffer(script.text, '1', key, ...args) : commands.evalshaBuffer(script.sha, '1', key, ...args)
+  }
+
+  /** How many replicas confirmed all that this connection has written so far. */
+  async wait(replicas: number, timeoutMs: number): Promise<number> {
+    const client = this.#client
+    const args = [String(replicas), String(timeoutMs)] as const
+    return Number(await ('isReady' in client ? client.sendCommand(['WAIT', ...args]) : client.wait(...args)))
+  }
+
+  /** The next command may be about a slot that is on its way to this server. A refusal shows in that command's answer. */
+  ask(): void {
+    const client = this.#client
+    const asked = 'isReady' in client ? client.sendCommand(['ASKING']) : client.asking()
+    asked.catch(() => undefined)
   }
 
   leave(): void {
@@ -114,9 +138,9 @@ export function topologyOf(client: RedisClient): Topology {
   if (hasKeyPrefix(client))
     invalid('the client has a keyPrefix of its own', 'say it as `prefix` of redisKv: a client does not put its own before all keys')
   if (has(client, 'nodeClient', 'sendCommand')) return nodeRedisCluster(client as NodeRedisClusterShape)
-  if (has(client, 'nodes', 'callBuffer', 'refreshSlotsCache')) return ioredisCluster(client as IoredisClusterShape)
+  if (has(client, 'nodes', 'exists', 'refreshSlotsCache')) return ioredisCluster(client as IoredisClusterShape)
   // A pool or a sentinel of node-redis gives each command to a connection of its choice.
-  if (has(client, 'callBuffer', 'on') && 'status' in client) return single(client as IoredisShape)
+  if (has(client, 'evalshaBuffer', 'evalBuffer', 'wait', 'on') && 'status' in client) return single(client as IoredisShape)
   if (has(client, 'sendCommand', 'on', 'duplicate') && 'isReady' in client && !has(client, 'acquire'))
     return single(client as NodeRedisShape)
   return unknownShape()
@@ -153,7 +177,7 @@ function ioredisCluster(cluster: IoredisClusterShape): Topology {
     async learn(key) {
       if (cluster.status === 'ready') await new Promise<void>((resolve) => cluster.refreshSlotsCache(resolve))
       // Connects if nobody has yet, and is answered when the slots are known.
-      else await cluster.callBuffer('EXISTS', key)
+      else await cluster.exists(key)
     },
   }
 }

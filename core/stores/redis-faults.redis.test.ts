@@ -115,7 +115,10 @@ for (const [name, connect] of Object.entries(clients)) {
       await near.get(key)
       const stop = new AbortController()
       proxy.cut(true)
-      await until('the client has noticed', async () => (await faultOf(near.get(key, { deadline: 1 }))).code === 'DEADLINE_EXCEEDED')
+      await until(
+        'the client has noticed',
+        async () => (await faultOf(near.set(newId(), one, { deadline: 1 }))).code === 'DEADLINE_EXCEEDED',
+      )
       const late = faultOf(near.set(key, one, { deadline: 30 }))
       const stopped = faultOf(near.create(key, two, { signal: stop.signal }))
       stop.abort('the client left')
