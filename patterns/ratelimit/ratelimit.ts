@@ -14,6 +14,7 @@ import { Format } from './record.ts'
 import { charged, checkCost, fitsAt, marksOf, partOf, planOf, refunded, standing, unknownStanding, violatedBy } from './rules.ts'
 import { slotReleased, slotRenewed, withSlots, type LimitRecord, type Plan } from './rules.ts'
 import type { Holder } from './rules/concurrency.ts'
+import { Recent, type KeyState } from './recent.ts'
 import { HeldSlot } from './slot.ts'
 import { LimitStore, type Told } from './store.ts'
 import type {
@@ -83,6 +84,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   readonly hasSlots: boolean
   readonly #plan: Plan
   readonly #store: LimitStore
+  readonly #keys = new Recent((key) => this.#storeKeyOf(key))
   readonly #local: LocalLimiter | undefined
   readonly #timers: Timers
   readonly #denyCacheMs: number
@@ -151,7 +153,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     const holder: Holder = [this.#holder, ++this.#slots]
     const sentAt = this.#store.elapsed()
     const decision = await this.#decide(key, { cost: options.cost ?? 1, holder }, options.signal)
-    if (decision.outcome === 'unknown' && decision.reason !== 'unreadable') void this.#giveBack(this.#keyOf(key), holder) // it may have been taken
+    if (decision.outcome === 'unknown' && decision.reason !== 'unreadable') void this.#giveBack(this.#keys.of(key), holder) // it may have been taken
     return decision.outcome === 'allowed'
       ? { ...decision, slot: this.#slotOf(key, holder, sentAt, decision.reason !== undefined) }
       : decision
@@ -180,32 +182,31 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   }
 
   async reset(key: string, options: CallOptions = {}): Promise<void> {
-    const storeKey = this.#keyOf(key)
-    this.#local?.forget(storeKey)
+    const state = this.#keys.of(key)
+    this.#local?.forget(key)
     const deadlineMs = options.deadline === undefined ? defaults.settleDeadlineMs : checkDuration(options.deadline, 'a deadline', 1)
-    await this.#store.destroy(storeKey, options.signal, deadlineMs)
+    await this.#store.destroy(state, options.signal, deadlineMs)
     tell(this.name, { type: 'reset' })
   }
 
   async #decide(key: string, shape: Shape, signal: AbortSignal | undefined): Promise<Reservation<Name>> {
     if (this.hasSlots && shape.needsNoSlot === true) invalid(`rate limit '${this.name}' has slots: take one with acquire, and release it`)
     checkCost(shape.cost, this.#plan)
-    const storeKey = this.#keyOf(key)
-    const denied = this.#deniedFromMemory(storeKey, shape)
-    if (denied !== undefined) return denied
+    const state = this.#keys.of(key)
+    if (state.isDenied && this.#denyCacheMs > 0) {
+      const denied = this.#deniedFromMemory(state, shape)
+      if (denied !== undefined) return denied
+    }
     for (let turn = 1; ; turn++) {
-      const told = await this.#store.transact(storeKey, (record, now) => this.#judge(record, now, shape), {
+      const told = await this.#store.transact(state, (record, now) => this.#judge(record, now, shape), {
         signal,
         aheadMs: shape.maxWaitMs,
       })
-      if (told.type === 'unknown') return this.#undecided(storeKey, shape, told)
+      if (told.type === 'unknown') return this.#undecided(key, shape, told)
       const { value: verdict, now } = told
       // Its instant may have come while the answer was on its way.
       if (!verdict.isAllowed && verdict.fitsAt <= now && turn < lateTurnsMax) continue
-      if (!verdict.isAllowed) {
-        const known = this.#store.recent.get(storeKey)
-        if (known?.version !== undefined) known.isDenied = true
-      }
+      if (!verdict.isAllowed) state.isDenied = true
       return this.#decision(verdict, key, shape, now)
     }
   }
@@ -213,12 +214,11 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   #judge(record: LimitRecord, now: number, { cost, holder, maxWaitMs = 0, isPeek = false }: Shape): { next?: LimitRecord; value: Verdict } {
     const fits = fitsAt(this.#plan, record, cost, now)
     const isAllowed = fits <= now + maxWaitMs
-    const verdict = { isAllowed, before: record, judgedAt: now, fitsAt: fits }
     if (isPeek || (cost === 0 && holder === undefined) || (!isAllowed && !this.#countRefused))
-      return { value: { ...verdict, after: record } }
-    const next = charged(this.#plan, record, cost, now, isAllowed ? fits : now)
-    const after = isAllowed && holder !== undefined ? withSlots(this.#plan, next, holder) : next
-    return { next: after, value: { ...verdict, after } }
+      return { value: { isAllowed, before: record, after: record, judgedAt: now, fitsAt: fits } }
+    let after = charged(this.#plan, record, cost, now, isAllowed ? fits : now)
+    if (isAllowed && holder !== undefined) after = withSlots(this.#plan, after, holder)
+    return { next: after, value: { isAllowed, before: record, after, judgedAt: now, fitsAt: fits } }
   }
 
   #decision(verdict: Verdict, key: string, shape: Shape, now: number): Reservation<Name> {
@@ -248,23 +248,20 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   }
 
   /** A denial that needs no call: by a state that the store showed a moment ago, at a time that its clock has not passed yet (R9). */
-  #deniedFromMemory(storeKey: string, shape: Shape): Decision<Name> | undefined {
+  #deniedFromMemory({ record, shownAt }: KeyState, shape: Shape): Decision<Name> | undefined {
     const { cost, holder, maxWaitMs = 0 } = shape
-    if (this.#denyCacheMs === 0 || holder !== undefined) return undefined
-    const known = this.#store.recent.get(storeKey)
-    if (known === undefined || !known.isDenied) return undefined
     const elapsed = this.#store.elapsed()
-    if (elapsed - known.shownAt > this.#denyCacheMs) return undefined
+    if (record === undefined || holder !== undefined || elapsed - shownAt > this.#denyCacheMs) return undefined
     const latest = this.#store.clock.notPassed(elapsed)
     const now = this.#store.clock.reached(elapsed)
     if (latest === undefined || now === undefined) return undefined
-    const fits = fitsAt(this.#plan, known.record, cost, latest)
+    const fits = fitsAt(this.#plan, record, cost, latest)
     if (fits <= latest + maxWaitMs) return undefined
-    return this.#denial({ before: known.record, after: known.record, judgedAt: latest, fitsAt: fits }, shape, now, true)
+    return this.#denial({ before: record, after: record, judgedAt: latest, fitsAt: fits }, shape, now, true)
   }
 
   #undecided(
-    storeKey: string,
+    key: string,
     { cost, holder, isPeek = false, maxWaitMs }: Shape,
     { reason, cause }: Told<never> & { type: 'unknown' },
   ): Reservation<Name> {
@@ -275,7 +272,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
       return { outcome: 'unknown', allowed: this.onUnknown === 'allow', policies, violated: [], reason, cause }
     }
     const now = Math.floor(this.#store.elapsed())
-    const { isAllowed, record, fitsAt: fits } = local.consume(storeKey, cost, now, holder, !isPeek)
+    const { isAllowed, record, fitsAt: fits } = local.consume(key, cost, now, holder, !isPeek)
     const violated = (isAllowed ? [] : violatedBy(local.plan, record, Math.min(cost, local.plan.costMax), now)) as Name[]
     const policies = standing(local.plan, record, now, violated) as Decision<Name>['policies']
     const common = { allowed: isAllowed, policies, violated, reason, cause, local: true } as const
@@ -290,7 +287,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   ): Promise<Settlement> {
     const deadlineMs = deadline === undefined ? defaults.settleDeadlineMs : checkDuration(deadline, 'a deadline', 1)
     const told = await this.#store.transact(
-      this.#keyOf(key),
+      this.#keys.of(key),
       (record, now) => {
         const next = change(record, now)
         return { next, value: next !== undefined }
@@ -303,7 +300,6 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   }
 
   #slotOf(key: string, holder: Holder, sentAt: number, isLocal: boolean): Slot {
-    const storeKey = this.#keyOf(key)
     const plan = this.#local !== undefined && isLocal ? this.#local.plan : this.#plan
     const leaseMs = Math.min(...plan.lines.filter(({ policy }) => policy.kind === 'concurrency').map(({ policy }) => policy.perMs))
     const { elapsed } = this.#store
@@ -318,14 +314,14 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     if (local !== undefined && isLocal)
       return new HeldSlot({
         ...common,
-        renew: async () => local.renew(storeKey, holder, Math.floor(elapsed())),
-        giveBack: async () => ({ outcome: local.release(storeKey, holder, Math.floor(elapsed())) ? 'applied' : 'void' }),
+        renew: async () => local.renew(key, holder, Math.floor(elapsed())),
+        giveBack: async () => ({ outcome: local.release(key, holder, Math.floor(elapsed())) ? 'applied' : 'void' }),
       })
     return new HeldSlot({
       ...common,
       renew: async () => {
         const told = await this.#store.transact(
-          storeKey,
+          this.#keys.of(key),
           (record, now) => {
             const next = slotRenewed(this.#plan, record, holder, now)
             return { next, value: next !== undefined }
@@ -335,14 +331,14 @@ class Limiter<Name extends string> implements RateLimit<Name> {
         if (told.type === 'unknown') throw told.cause
         return told.value
       },
-      giveBack: () => this.#giveBack(storeKey, holder),
+      giveBack: () => this.#giveBack(this.#keys.of(key), holder),
     })
   }
 
-  async #giveBack(storeKey: string, holder: Holder): Promise<Settlement> {
+  async #giveBack(state: KeyState, holder: Holder): Promise<Settlement> {
     const told = await this.#store
       .transact(
-        storeKey,
+        state,
         (record, now) => {
           const next = slotReleased(this.#plan, record, holder, now)
           return { next, value: next !== undefined }
@@ -356,19 +352,12 @@ class Limiter<Name extends string> implements RateLimit<Name> {
 
   #checkReceipt(receipt: Receipt): void {
     const { key, cost, life, marks } = receipt
-    if (
-      typeof key !== 'string' ||
-      !Number.isSafeInteger(cost) ||
-      cost < 0 ||
-      typeof life !== 'number' ||
-      typeof marks !== 'object' ||
-      marks === null
-    )
+    if (typeof key !== 'string' || !Number.isSafeInteger(cost) || cost < 0 || typeof life !== 'number' || !Array.isArray(marks))
       invalid('that is not a receipt of a decision')
   }
 
   /** Short keys stand as they are; a long or unusual one is hashed, under another separator, so that no two keys meet (R15). */
-  #keyOf(key: string): string {
+  #storeKeyOf(key: string): string {
     if (plainKey.test(key)) return `${this.#prefix}:${key}`
     if (typeof key !== 'string' || key === '' || key.length > keyInputMax)
       invalid(

@@ -5,42 +5,79 @@
  * Why two bounds of the clock: an allowance is judged at a time that the store has surely reached, a denial at one that it has surely not passed.
  */
 import type { EpochMs } from '../../core/base/types.ts'
+import type { KvError } from '../../core/kv/errors.ts'
 import type { Version } from '../../core/kv/kv.ts'
 import type { LimitRecord } from './rules.ts'
 
-/** A state that the store has shown. */
-export interface Known {
-  /** Undefined: there is no entry. */
-  readonly version: Version | undefined
-  readonly record: LimitRecord
+/** A key as this process knows it. */
+export class KeyState {
+  readonly storeKey: string
+  /** What the store showed last; undefined: nothing yet. */
+  record: LimitRecord | undefined = undefined
+  /** Undefined with a record: there is no entry. */
+  version: Version | undefined = undefined
   /** Local milliseconds. */
-  readonly shownAt: number
-  /** Somebody has been denied on it. */
-  isDenied: boolean
+  shownAt = -Infinity
+  /** Somebody has been denied on this record. */
+  isDenied = false
+  /** The calls that are under way. */
+  lane: Lane | undefined = undefined
+
+  constructor(storeKey: string) {
+    this.storeKey = storeKey
+  }
+
+  show(record: LimitRecord, version: Version | undefined, shownAt: number): void {
+    this.record = record
+    this.version = version
+    this.shownAt = shownAt
+    this.isDenied = false
+  }
+
+  forget(): void {
+    this.record = undefined
+    this.version = undefined
+    this.isDenied = false
+  }
 }
 
-/** Keys of each of two generations: some 2 MB together. Beyond, the older generation is forgotten, which costs a call a key. */
+/** The calls of a key that are under way. */
+export interface Lane {
+  count: number
+  /** The one that came first and goes alone. */
+  alone: Promise<unknown> | undefined
+  /** When that one must be over, in local milliseconds. */
+  readonly endsAt: number
+  isRefused: boolean
+  /** Several came at once. */
+  isCrowded: boolean
+  /** Ends it. */
+  giveUp: ((error: KvError) => void) | undefined
+}
+
+/** Keys of each of two generations: some 4 MB together. Beyond, the older generation is forgotten, which costs a call a key. */
 const keysMax = 8_192
 
 export class Recent {
-  #young = new Map<string, Known>()
-  #old = new Map<string, Known>()
+  readonly #storeKeyOf: (key: string) => string
+  #young = new Map<string, KeyState>()
+  #old = new Map<string, KeyState>()
 
-  get(key: string): Known | undefined {
-    return this.#young.get(key) ?? this.#old.get(key)
+  constructor(storeKeyOf: (key: string) => string) {
+    this.#storeKeyOf = storeKeyOf
   }
 
-  put(key: string, known: Known): void {
+  /** @throws what `storeKeyOf` throws. */
+  of(key: string): KeyState {
+    const young = this.#young.get(key)
+    if (young !== undefined) return young
+    const state = this.#old.get(key) ?? new KeyState(this.#storeKeyOf(key))
     if (this.#young.size >= keysMax) {
       this.#old = this.#young
       this.#young = new Map()
     }
-    this.#young.set(key, known)
-  }
-
-  forget(key: string): void {
-    this.#young.delete(key)
-    this.#old.delete(key)
+    this.#young.set(key, state)
+    return state
   }
 }
 

@@ -22,7 +22,6 @@ import {
 import { concurrency } from './rules/concurrency.ts'
 import { fixedWindow } from './rules/fixed-window.ts'
 import { gcra } from './rules/gcra.ts'
-import type { State } from './rules/rule.ts'
 import { slidingWindow } from './rules/sliding-window.ts'
 import { tokenBucket } from './rules/token-bucket.ts'
 import type { Policy } from './types.ts'
@@ -61,7 +60,7 @@ const boundOf = ({ kind, limit, refill = 1, perMs }: Policy, from: number, to: n
 function admitted(policy: Policy, random: Random, steps: number, withRefunds: boolean): Admitted[] {
   const rule = rules[policy.kind]
   const log: Admitted[] = []
-  const receipts: { readonly entry: Admitted; readonly mark: State }[] = []
+  const receipts: { readonly entry: Admitted; readonly mark: number }[] = []
   let state = rule.fresh
   let now = startAt
   for (let step = 0; step < steps; step++) {

@@ -24,6 +24,8 @@ export interface Line {
   readonly name: string
   readonly policy: Policy
   readonly rule: Rule
+  /** Tells the policy and its numbers from others in a receipt. */
+  readonly id: number
 }
 
 /** What a limiter knows of its policies. */
@@ -65,7 +67,7 @@ export function planOf(policies: Readonly<Record<string, Policy>>): Plan {
       invalid(`the name of a policy must be 1 to 64 printable ASCII characters, not ${JSON.stringify(name)}`)
     if (typeof policy !== 'object' || policy === null || !Object.hasOwn(rules, policy.kind))
       invalid(`policy '${name}' must be made by gcra, tokenBucket, slidingWindow, fixedWindow or concurrency`)
-    return { name, policy, rule: rules[policy.kind] }
+    return { name, policy, rule: rules[policy.kind], id: idOf(name, policy) }
   })
   if (lines.length < 1 || lines.length > policiesMax) invalid(`there must be 1 to ${policiesMax} policies, not ${lines.length}`)
   const isSlots = ({ policy }: Line): boolean => policy.kind === 'concurrency'
@@ -157,31 +159,43 @@ function onSlots(plan: Plan, record: LimitRecord, change: (state: State, policy:
   return { ...record, states }
 }
 
-/** What a receipt remembers of each policy: its numbers, and the mark of the charge. */
-export function marksOf(plan: Plan, record: LimitRecord): Record<string, readonly number[]> {
-  const marks: Record<string, readonly number[]> = {}
-  for (let index = 0; index < plan.lines.length; index++) {
-    const { name, rule, policy } = plan.lines[index] as Line
-    marks[name] = [rule.code, policy.limit, policy.refill ?? 0, policy.perMs, ...rule.mark(record.states[index] as State)]
+/** FNV-1a, 32 bits. */
+function idOf(name: string, { kind, limit, refill = 0, perMs }: Policy): number {
+  let hash = 0x811c9dc5
+  for (const char of `${name} ${kind} ${limit} ${refill} ${perMs}`) hash = Math.imul(hash ^ char.charCodeAt(0), 0x01000193)
+  return hash >>> 0
+}
+
+/** What a receipt remembers: of each policy its id, which changes with its numbers, and the mark of the charge. */
+export function marksOf({ lines }: Plan, { states }: LimitRecord): number[] {
+  const marks: number[] = []
+  for (let index = 0; index < lines.length; index++) {
+    const { id, rule } = lines[index] as Line
+    marks.push(id, rule.mark(states[index] as State))
   }
   return marks
+}
+
+const markOf = (marks: readonly number[], id: number): number | undefined => {
+  for (let index = 0; index < marks.length; index += 2) if (marks[index] === id) return marks[index + 1]
+  return undefined
 }
 
 /** Gives back what is left of a charge; undefined: nothing is, its windows are over, its life is, or its limits have changed (R7). */
 export function refunded(
   plan: Plan,
   record: LimitRecord,
-  { life, marks }: { readonly life: number; readonly marks: Readonly<Record<string, readonly number[]>> },
+  { life, marks }: { readonly life: number; readonly marks: readonly number[] },
   cost: number,
   now: number,
 ): LimitRecord | undefined {
   if (record.life !== life) return undefined
   const at = instantOf(record, now)
   let isChanged = false
-  const states = plan.lines.map(({ name, rule, policy }, index): State => {
+  const states = plan.lines.map(({ id, rule, policy }, index): State => {
     const state = record.states[index] as State
-    const [code, limit, refill, perMs, ...mark] = marks[name] ?? []
-    if (code !== rule.code || limit !== policy.limit || refill !== (policy.refill ?? 0) || perMs !== policy.perMs) return state
+    const mark = markOf(marks, id)
+    if (mark === undefined) return state
     const next = rule.refund(state, policy, cost, mark, at)
     if (next !== undefined) isChanged = true
     return next ?? state

@@ -11,7 +11,7 @@ import type { CreateResult, KV, UpdateResult, Version } from '../../core/kv/kv.t
 import { modifier } from '../../core/kv/modify.ts'
 import { tell } from './events.ts'
 import type { Format } from './record.ts'
-import { Recent, StoreClock } from './recent.ts'
+import { StoreClock, type KeyState, type Lane } from './recent.ts'
 import { blank, endsAt, type LimitRecord, type Plan } from './rules.ts'
 import type { Timers, UnknownReason } from './types.ts'
 
@@ -50,14 +50,13 @@ interface Base {
 }
 
 export class LimitStore {
-  readonly recent = new Recent()
   readonly clock = new StoreClock()
   readonly elapsed: () => number
   readonly #options: StoreOptions
   readonly #format: Format
   readonly #modify: ReturnType<typeof modifier>
-  /** Of the keys that are in work, in the order in which their first calls end. */
-  readonly #lanes = new Map<string, Lane>()
+  /** In the order in which they must end. */
+  readonly #alone = new Set<Lane>()
   #hasTimer = false
   #lives: number
   #failures = 0
@@ -81,27 +80,27 @@ export class LimitStore {
    * Does `work` on the record of a key.
    * @throws KvError ABORTED or UNKNOWN_OUTCOME by the signal, INVALID_ARGUMENT and TOO_LARGE of the store, and what `work` throws.
    */
-  transact<Value>(key: string, work: Work<Value>, asked: Asked = {}): Promise<Told<Value>> {
+  transact<Value>(key: KeyState, work: Work<Value>, asked: Asked = {}): Promise<Told<Value>> {
     const { signal } = asked
     if (signal?.aborted) return Promise.reject(new KvError('ABORTED', { cause: signal.reason }))
     if (this.#failures >= failuresMax && !this.#mayTry())
       return Promise.resolve({ type: 'unknown', reason: 'store', cause: this.#lastCause })
-    const lane = this.#lanes.get(key)
+    const { lane } = key
     return lane === undefined && asked.deadlineMs === undefined ? this.#first(key, work, asked) : this.#joined(lane, key, work, asked)
   }
 
   /** Forgets a key. @throws KvError of the store. */
-  async destroy(key: string, signal: AbortSignal | undefined, deadlineMs: number): Promise<void> {
-    this.recent.forget(key)
+  async destroy(key: KeyState, signal: AbortSignal | undefined, deadlineMs: number): Promise<void> {
+    key.forget()
     try {
-      await this.#options.kv.destroy(key, { signal, deadline: deadlineMs })
+      await this.#options.kv.destroy(key.storeKey, { signal, deadline: deadlineMs })
     } finally {
-      this.recent.forget(key)
+      key.forget()
     }
   }
 
   /** Alone with the key: with one write on a guess, if there is one. Without async functions, each of which would cost as much as the rules do. */
-  #first<Value>(key: string, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
+  #first<Value>(key: KeyState, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
     const sentAt = this.elapsed()
     const lane: Lane = {
       count: 1,
@@ -111,7 +110,8 @@ export class LimitStore {
       isCrowded: false,
       giveUp: undefined,
     }
-    this.#lanes.set(key, lane)
+    key.lane = lane
+    this.#alone.add(lane)
     if (!this.#hasTimer) this.#startTimer(this.#options.deadlineMs)
     const call = new Promise<Told<Value>>((resolve, reject) => {
       let isOver = false
@@ -120,6 +120,7 @@ export class LimitStore {
         isOver = true
         lane.giveUp = undefined
         lane.alone = undefined
+        this.#alone.delete(lane)
         this.#leave(key, lane)
         return true
       }
@@ -137,13 +138,13 @@ export class LimitStore {
       try {
         const guess = this.#guess(key, sentAt)
         const done = guess && work(guess.record, guess.now)
-        if (guess === undefined || done?.next === undefined) return void this.#alone(key, work, asked, lane, undefined).then(settle, fail)
+        if (guess === undefined || done?.next === undefined) return void this.#shown(key, work, asked, lane, undefined).then(settle, fail)
         const { next, value } = done
         const heard = (answer: CreateResult | UpdateResult): void => {
           const heardAt = this.elapsed()
           this.clock.read(answer.now, sentAt, heardAt)
           if (answer.ok && this.clock.confirm(guess.now, answer.now, heardAt)) {
-            this.recent.put(key, { version: answer.entry.version, record: next, shownAt: heardAt, isDenied: false })
+            key.show(next, answer.entry.version, heardAt)
             return settle({ type: 'done', value, now: answer.now })
           }
           const goesOn = answer.ok
@@ -162,7 +163,7 @@ export class LimitStore {
 
   /** The guess was wrong, and its refusal brought the state along. */
   async #refused<Value>(
-    key: string,
+    key: KeyState,
     work: Work<Value>,
     asked: Asked,
     lane: Lane,
@@ -170,11 +171,11 @@ export class LimitStore {
     heardAt: number,
   ): Promise<Told<Value>> {
     lane.isRefused = true
-    return await this.#alone(key, work, asked, lane, this.#baseOf(key, entry, now, heardAt))
+    return await this.#shown(key, work, asked, lane, this.#baseOf(key, entry, now, heardAt))
   }
 
   /** Alone with the key, from a state that the store has shown. */
-  async #alone<Value>(key: string, work: Work<Value>, asked: Asked, lane: Lane, from: Base | undefined): Promise<Told<Value>> {
+  async #shown<Value>(key: KeyState, work: Work<Value>, asked: Asked, lane: Lane, from: Base | undefined): Promise<Told<Value>> {
     let base = from ?? (await this.#read(key, asked))
     for (let turn = 1; turn <= aloneTurnsMax; turn++) {
       const { next, value } = work(base.record, base.now)
@@ -184,7 +185,7 @@ export class LimitStore {
       const heardAt = this.elapsed()
       this.clock.read(answer.now, sentAt, heardAt)
       if (answer.ok) {
-        this.recent.put(key, { version: answer.entry.version, record: next, shownAt: heardAt, isDenied: false })
+        key.show(next, answer.entry.version, heardAt)
         return { type: 'done', value, now: answer.now }
       }
       lane.isRefused = true
@@ -194,21 +195,21 @@ export class LimitStore {
   }
 
   /** It is written, but was judged at another time than the store's: it is judged again, on top of what stood there before. */
-  async #judgedAgain<Value>(key: string, work: Work<Value>, base: Base, asked: Asked): Promise<Told<Value>> {
+  async #judgedAgain<Value>(key: KeyState, work: Work<Value>, base: Base, asked: Asked): Promise<Told<Value>> {
     tell(this.#options.name, { type: 'clock-differs' })
     const { record, now } = base
     const { next = { ...record, seenAt: Math.max(record.seenAt, now) }, value } = work(record, now)
-    this.recent.forget(key)
+    key.forget()
     const answer = await this.#write(key, next, base, asked)
     return answer.ok ? { type: 'done', value, now: answer.now } : await this.#together(key, work, asked)
   }
 
   /** Behind whoever is alone with the key, for beside it one of the two writes would be refused; and then together with all others. */
-  async #joined<Value>(found: Lane | undefined, key: string, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
+  async #joined<Value>(found: Lane | undefined, key: KeyState, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
     const deadlineMs = asked.deadlineMs ?? this.#options.deadlineMs
     const endsAt = this.elapsed() + deadlineMs
     const lane: Lane = found ?? { count: 0, alone: undefined, endsAt, isRefused: false, isCrowded: false, giveUp: undefined }
-    if (found === undefined) this.#lanes.set(key, lane)
+    key.lane = lane
     if (lane.count > 0) lane.isCrowded = true
     lane.count++
     try {
@@ -229,27 +230,27 @@ export class LimitStore {
    * Callers that were answered together come back in the same turn: the first of them is not alone. Its guess would outdate what
    * `modify` knows of the key, and the next joined write would be refused and wait.
    */
-  #leave(key: string, lane: Lane): void {
+  #leave(key: KeyState, lane: Lane): void {
     if (--lane.count > 0) return
     if (!lane.isCrowded) {
-      this.#lanes.delete(key)
+      if (key.lane === lane) key.lane = undefined
       return
     }
     lane.isCrowded = false
     setImmediate(() => {
-      if (lane.count === 0 && this.#lanes.get(key) === lane) this.#lanes.delete(key)
+      if (lane.count === 0 && key.lane === lane) key.lane = undefined
     })
   }
 
   /** Together with all others of the key in this process. */
-  async #together<Value>(key: string, work: Work<Value>, { signal, deadlineMs, aheadMs = 0 }: Asked): Promise<Told<Value>> {
+  async #together<Value>(key: KeyState, work: Work<Value>, { signal, deadlineMs, aheadMs = 0 }: Asked): Promise<Told<Value>> {
     const { kv, plan } = this.#options
     let value: Value | undefined
     let record: LimitRecord | undefined
     const sentAt = this.elapsed()
     const { entry, now } = await this.#modify(
       kv,
-      key,
+      key.storeKey,
       (bytes, context) => {
         const before = bytes === undefined ? this.#blank() : this.#format.decode(bytes, context.now)
         const done = work(before, context.now)
@@ -261,38 +262,41 @@ export class LimitStore {
     )
     const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
-    this.recent.put(key, { version: entry?.version, record: record as LimitRecord, shownAt: heardAt, isDenied: false })
+    key.show(record as LimitRecord, entry?.version, heardAt)
     return { type: 'done', value: value as Value, now }
   }
 
-  #guess(key: string, elapsed: number): Base | undefined {
+  #guess({ record, version }: KeyState, elapsed: number): Base | undefined {
     const now = this.clock.reached(elapsed)
-    if (now === undefined) return undefined
-    const known = this.recent.get(key)
-    return known === undefined ? { record: this.#blank(), version: undefined, now } : { record: known.record, version: known.version, now }
+    return now === undefined ? undefined : { record: record ?? this.#blank(), version, now }
   }
 
-  async #read(key: string, { signal }: Asked): Promise<Base> {
+  async #read(key: KeyState, { signal }: Asked): Promise<Base> {
     const sentAt = this.elapsed()
-    const { entry, now } = await this.#options.kv.get(key, { signal, deadline: this.#options.deadlineMs })
+    const { entry, now } = await this.#options.kv.get(key.storeKey, { signal, deadline: this.#options.deadlineMs })
     const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
     return this.#baseOf(key, entry, now, heardAt)
   }
 
-  #baseOf(key: string, entry: { readonly value: Uint8Array; readonly version: Version } | undefined, now: EpochMs, shownAt: number): Base {
+  #baseOf(
+    key: KeyState,
+    entry: { readonly value: Uint8Array; readonly version: Version } | undefined,
+    now: EpochMs,
+    shownAt: number,
+  ): Base {
     const record = entry === undefined ? this.#blank() : this.#format.decode(entry.value, now)
-    this.recent.put(key, { version: entry?.version, record, shownAt, isDenied: false })
+    key.show(record, entry?.version, shownAt)
     return { record, version: entry?.version, now }
   }
 
-  #write(key: string, next: LimitRecord, base: Base, { signal }: Asked): Promise<CreateResult | UpdateResult> {
+  #write(key: KeyState, next: LimitRecord, base: Base, { signal }: Asked): Promise<CreateResult | UpdateResult> {
     const { kv, plan, deadlineMs: deadline } = this.#options
     const value = this.#format.encode(next)
     const ends = endsAt(plan, next)
     return base.version === undefined
-      ? kv.create(key, value, { ttl: Math.max(1, ends - base.now), signal, deadline })
-      : kv.update(key, value, { ifVersion: base.version, expiry: { until: ends as EpochMs }, signal, deadline })
+      ? kv.create(key.storeKey, value, { ttl: Math.max(1, ends - base.now), signal, deadline })
+      : kv.update(key.storeKey, value, { ifVersion: base.version, expiry: { until: ends as EpochMs }, signal, deadline })
   }
 
   #blank(): LimitRecord {
@@ -306,10 +310,9 @@ export class LimitStore {
     this.#after(ms, () => {
       this.#hasTimer = false
       const now = this.elapsed()
-      for (const { giveUp, endsAt, isRefused } of this.#lanes.values()) {
-        if (giveUp === undefined) continue
+      for (const { giveUp, endsAt, isRefused } of this.#alone) {
         if (endsAt > now) return this.#startTimer(endsAt - now)
-        giveUp(new KvError(isRefused ? 'CONTENTION' : 'DEADLINE_EXCEEDED', { message: 'the store did not decide within the deadline' }))
+        giveUp?.(new KvError(isRefused ? 'CONTENTION' : 'DEADLINE_EXCEEDED', { message: 'the store did not decide within the deadline' }))
       }
     })
   }
@@ -359,20 +362,6 @@ export class LimitStore {
 function pause(ms: number, run: () => void): () => void {
   const timer = setTimeout(run, ms)
   return () => clearTimeout(timer)
-}
-
-/** The calls of a key that are under way. */
-interface Lane {
-  count: number
-  /** The one that came first and goes alone. */
-  alone: Promise<unknown> | undefined
-  /** When that one must be over, in local milliseconds. */
-  readonly endsAt: number
-  isRefused: boolean
-  /** Several came at once. */
-  isCrowded: boolean
-  /** Ends it. */
-  giveUp: ((error: KvError) => void) | undefined
 }
 
 /** The caller's mistake, or its own signal. */

@@ -50,8 +50,8 @@ export interface Receipt {
   readonly cost: number
   /** Which life of the record was charged. */
   readonly life: number
-  /** For each policy, what tells the window that was charged (R7). */
-  readonly marks: Readonly<Record<string, readonly number[]>>
+  /** For each policy two numbers, which tell it and the window that was charged (R7). */
+  readonly marks: readonly number[]
 }
 
 export interface Decision<Name extends string = string> {

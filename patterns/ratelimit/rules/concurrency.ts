@@ -87,7 +87,7 @@ export const concurrencyRule: Rule = {
     for (let index = 2; index < state.length; index += size) end = Math.max(end, state[index] as number)
     return end
   },
-  mark: () => [],
+  mark: () => 0,
   refund: () => undefined,
   rescale: (state) => state,
 }

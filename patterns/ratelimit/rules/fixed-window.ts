@@ -68,8 +68,8 @@ export const fixedWindowRule: Rule = {
     return start > at && used < limit ? start : start + Math.max(1, Math.ceil((used - limit + 1) / limit)) * perMs
   },
   endsAt: ([start = 0, used = 0], { limit, perMs }) => (used === 0 ? 0 : start + Math.ceil(used / limit) * perMs),
-  mark: ([start = 0]) => [start],
-  refund(state, policy, cost, [start], at) {
+  mark: ([start = 0]) => start,
+  refund(state, policy, cost, start, at) {
     const now = rolled(state, policy, at)
     const [begun = 0, used = 0] = now
     if (begun !== start || used === 0 || cost === 0) return undefined

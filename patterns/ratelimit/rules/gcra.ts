@@ -101,8 +101,8 @@ export const gcraRule: Rule = {
   },
   endsAt: ([us = 0, parts = 0]) => Math.ceil((us + (parts > 0 ? 1 : 0)) / 1_000),
   /** The end of the charge's own stretch, counted from the first refund on. */
-  mark: ([us = 0, , given = 0]) => [us + given],
-  refund([us = 0, parts = 0, given = 0], policy, cost, [end = 0], at) {
+  mark: ([us = 0, , given = 0]) => us + given,
+  refund([us = 0, parts = 0, given = 0], policy, cost, end, at) {
     // Charges run out in their order. Refunds of others count as if all of them stood before this one, so never too much is given back.
     const leftUs = end - given - at * 1_000
     const { refill = 1, perMs } = policy

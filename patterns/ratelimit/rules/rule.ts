@@ -29,10 +29,10 @@ export interface Rule {
   moreAt(state: State, policy: Policy, at: number, remaining: number): number | undefined
   /** From this instant on the state is as good as fresh. */
   endsAt(state: State, policy: Policy): number
-  /** What a receipt must remember of a charge that led to `state`. */
-  mark(state: State): State
+  /** What a receipt must remember of a charge that led to `state`: a whole number. */
+  mark(state: State): number
   /** Gives back what is left of a charge of `cost`; undefined: nothing is, its window is over (R7). */
-  refund(state: State, policy: Policy, cost: number, mark: State, at: number): State | undefined
+  refund(state: State, policy: Policy, cost: number, mark: number, at: number): State | undefined
   /** The state under changed numbers of the same kind: the share that was used stays used, rounded up (R18). */
   rescale(state: State, from: Policy, to: Policy, at: number): State
 }

@@ -84,8 +84,8 @@ export const slidingWindowRule: Rule = {
     return remaining >= policy.limit ? this.endsAt(state, policy) : this.earliest(state, policy, remaining + 1, at)
   },
   endsAt: ([start = 0, older = 0, newer = 0], { perMs }) => (newer > 0 ? start + 2 * perMs : older > 0 ? start + perMs : 0),
-  mark: ([start = 0]) => [start],
-  refund(state, policy, cost, [mark = 0], at) {
+  mark: ([start = 0]) => start,
+  refund(state, policy, cost, mark, at) {
     const [start = 0, older = 0, newer = 0] = rolled(state, policy, at)
     if (cost === 0) return undefined
     if (mark === start && newer > 0) return [start, older, Math.max(0, newer - cost)]

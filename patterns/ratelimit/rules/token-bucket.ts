@@ -70,8 +70,8 @@ export const tokenBucketRule: Rule = {
   },
   endsAt: ([since = 0, used = 0], { refill = 1, perMs }) => (used === 0 ? 0 : since + Math.ceil(used / refill) * perMs),
   /** The end of the charge's own stretch of tokens. */
-  mark: ([, used = 0, gone = 0]) => [used + gone],
-  refund(state, policy, cost, [end = 0], at) {
+  mark: ([, used = 0, gone = 0]) => used + gone,
+  refund(state, policy, cost, end, at) {
     const [since = 0, used = 0, gone = 0] = rolled(state, policy, at)
     // Charges are refilled in their order. Refunds of others count as if all of them stood before this one.
     const back = Math.min(cost, end - gone, used)

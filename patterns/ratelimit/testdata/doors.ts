@@ -118,7 +118,7 @@ export interface Scripted extends RateLimit {
 
 export const policy: Policy = { kind: 'gcra', limit: 10, unit: 'requests', windowMs: 10_000, refill: 10, perMs: 10_000 }
 export const state: PolicyState = { limit: 10, remaining: 9, resetMs: 1_000, windowMs: 10_000, unit: 'requests', violated: false }
-export const receipt: Receipt = { key: 'k', cost: 1, life: 1, marks: { burst: [1] } }
+export const receipt: Receipt = { key: 'k', cost: 1, life: 1, marks: [] }
 export const allowed: Acquired = { outcome: 'allowed', allowed: true, policies: { burst: state }, violated: [], receipt }
 export const denied: Acquired = {
   outcome: 'denied',
