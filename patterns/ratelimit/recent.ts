@@ -6,7 +6,7 @@
  */
 import type { EpochMs } from '../../core/base/types.ts'
 import type { KvError } from '../../core/kv/errors.ts'
-import type { Version } from '../../core/kv/kv.ts'
+import type { Entry, Version } from '../../core/kv/kv.ts'
 import type { LimitRecord } from './rules.ts'
 
 /** A key as this process knows it. */
@@ -16,6 +16,8 @@ export class KeyState {
   record: LimitRecord | undefined = undefined
   /** Undefined with a record: there is no entry. */
   version: Version | undefined = undefined
+  /** When the entry dies, on the store's clock: from then on there is none. */
+  expiresAt = Infinity
   /** Local milliseconds. */
   shownAt = -Infinity
   /** Somebody has been denied on this record. */
@@ -27,9 +29,10 @@ export class KeyState {
     this.storeKey = storeKey
   }
 
-  show(record: LimitRecord, version: Version | undefined, shownAt: number): void {
+  show(record: LimitRecord, entry: Pick<Entry, 'version' | 'expiresAt'> | undefined, shownAt: number): void {
     this.record = record
-    this.version = version
+    this.version = entry?.version
+    this.expiresAt = entry?.expiresAt ?? Infinity
     this.shownAt = shownAt
     this.isDenied = false
   }

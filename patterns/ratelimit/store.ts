@@ -7,7 +7,7 @@
  */
 import type { EpochMs } from '../../core/base/types.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
-import type { CreateResult, KV, UpdateResult, Version } from '../../core/kv/kv.ts'
+import type { CreateResult, Entry, KV, UpdateResult, Version } from '../../core/kv/kv.ts'
 import { modifier } from '../../core/kv/modify.ts'
 import { tell } from './events.ts'
 import type { Format } from './record.ts'
@@ -144,7 +144,7 @@ export class LimitStore {
           const heardAt = this.elapsed()
           this.clock.read(answer.now, sentAt, heardAt)
           if (answer.ok && this.clock.confirm(guess.now, answer.now, heardAt)) {
-            key.show(next, answer.entry.version, heardAt)
+            key.show(next, answer.entry, heardAt)
             return settle({ type: 'done', value, now: answer.now })
           }
           const goesOn = answer.ok
@@ -185,7 +185,7 @@ export class LimitStore {
       const heardAt = this.elapsed()
       this.clock.read(answer.now, sentAt, heardAt)
       if (answer.ok) {
-        key.show(next, answer.entry.version, heardAt)
+        key.show(next, answer.entry, heardAt)
         return { type: 'done', value, now: answer.now }
       }
       lane.isRefused = true
@@ -262,13 +262,14 @@ export class LimitStore {
     )
     const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
-    key.show(record as LimitRecord, entry?.version, heardAt)
+    key.show(record as LimitRecord, entry, heardAt)
     return { type: 'done', value: value as Value, now }
   }
 
-  #guess({ record, version }: KeyState, elapsed: number): Base | undefined {
+  #guess({ record, version, expiresAt }: KeyState, elapsed: number): Base | undefined {
     const now = this.clock.reached(elapsed)
-    return now === undefined ? undefined : { record: record ?? this.#blank(), version, now }
+    if (now === undefined) return undefined
+    return record === undefined || expiresAt <= now ? { record: this.#blank(), version: undefined, now } : { record, version, now }
   }
 
   async #read(key: KeyState, { signal }: Asked): Promise<Base> {
@@ -279,14 +280,9 @@ export class LimitStore {
     return this.#baseOf(key, entry, now, heardAt)
   }
 
-  #baseOf(
-    key: KeyState,
-    entry: { readonly value: Uint8Array; readonly version: Version } | undefined,
-    now: EpochMs,
-    shownAt: number,
-  ): Base {
+  #baseOf(key: KeyState, entry: Entry | undefined, now: EpochMs, shownAt: number): Base {
     const record = entry === undefined ? this.#blank() : this.#format.decode(entry.value, now)
-    key.show(record, entry?.version, shownAt)
+    key.show(record, entry, shownAt)
     return { record, version: entry?.version, now }
   }
 
