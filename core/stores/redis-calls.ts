@@ -310,7 +310,7 @@ function refusalOf(word: string, cause: unknown): KvError {
     case 'WRONGPASS':
       return new KvError('UNAVAILABLE', {
         message: 'Redis refuses this user',
-        hint: 'allow it EVAL, EVALSHA, WAIT and the keys of the prefix',
+        hint: 'allow it EVAL, EVALSHA, TIME, GET, SET, DEL (with `wait` also WAIT, EXISTS, SETRANGE) and the keys of the prefix',
         cause,
       })
     default:

@@ -191,6 +191,10 @@ describe('what waits for Redis', () => {
     for (const { answer, args } of client.sent.slice(1)) answer(args[0] === readScript.sha ? missing() : written)
     await Promise.all([...waiting, last])
     expect(client.sent).toHaveLength(4)
+    const later = kv.set('e', new Uint8Array(90))
+    await turn()
+    client.sent[4]?.answer(written)
+    expect((await later).ok).toBe(true)
   })
 
   test('ends at its deadline: a write that was sent is UNKNOWN_OUTCOME, one that the client still has and a read are DEADLINE_EXCEEDED', async () => {
