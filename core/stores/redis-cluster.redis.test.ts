@@ -68,7 +68,9 @@ for (const [name, open] of Object.entries(clients)) {
     const { client, end } = await open()
     const kv = redisKv(client)
     try {
-      const key = newId()
+      // A slot with keys of other tests could not be given away without moving them.
+      let key = newId()
+      while (Number(await cluster.run(await masterOf(key), 'CLUSTER', 'COUNTKEYSINSLOT', `${slotOf(key)}`)) > 0) key = newId()
       const slot = `${slotOf(key)}`
       const [from, to] = [await masterOf(key), await masterOf((await otherSlots(key))[0] as string)]
       const ids = await Promise.all([from, to].map(async (server) => String(await cluster.run(server, 'CLUSTER', 'MYID'))))
