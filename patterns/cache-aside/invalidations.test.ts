@@ -244,6 +244,21 @@ describe('tags', () => {
     expect(await invalidated).toEqual({ done: true })
     expect(await long.get('42')).toBe('new')
   })
+  test('invalidated while a refresh runs keep what it brings out of memory (K7, K17)', async () => {
+    const here = world()
+    const { clock, source } = here
+    const users = here.process({ fresh: '10s', stale: '10m', load: async (key, { tag }) => (tag('all'), source.load(key)) })
+    await users.get('42')
+    await clock.advance('2m')
+    source.delayMs = 500
+    await users.get('42') // stale; a refresh has read the old row
+    await settle()
+    source.rows.set('42', 'new')
+    await users.invalidateTag('all')
+    await clock.advance('500ms')
+    source.delayMs = 0
+    expect(await users.get('42')).toBe('new')
+  })
   test('that two processes invalidate at once keep the later epoch, in whatever order they write it (K17)', async () => {
     const here = world()
     let isFirst = true

@@ -258,6 +258,19 @@ describe('a value past its ttl', () => {
     await clock.advance('1s')
     expect([await before, await after]).toEqual(['failed', 'failed'])
   })
+  test('is no fallback once it was invalidated, not even for who had asked before (K9)', async () => {
+    const { clock, source, process } = world()
+    const users = process({ maxStale: '1h' })
+    await users.get('42')
+    await clock.advance('2m')
+    source.delayMs = 500
+    source.fails = true
+    const asked = users.get('42').catch(() => 'failed')
+    await settle()
+    await users.invalidate('42')
+    await clock.advance('500ms')
+    expect(await asked).toBe('failed')
+  })
   test('is no fallback for who came more than `fresh` after it was read (K7, K9)', async () => {
     const { clock, store, source, process } = world()
     const load = async (key: string, { tag }: { tag(name: string): void }): Promise<string> => (tag('all'), await source.load(key))
@@ -373,6 +386,13 @@ describe('a store that is away', () => {
     await clock.advance('1s')
     await users.get('42')
     expect(calls).toBeGreaterThan(3)
+  })
+  test('only now and then is asked each time', async () => {
+    const { store, process } = world()
+    const kv = faulty(store, { on: ({ verb, nth }) => (verb === 'getMany' && nth % 3 !== 0 ? 'unavailable' : 'pass') })
+    const users = process({}, kv)
+    for (let nth = 0; nth < 12; nth++) await users.get('42')
+    expect(kv.counts().unavailable).toBe(8)
   })
   test('that never answers holds nobody up longer than `storeDeadline`', async () => {
     const { clock, store, process } = world()
