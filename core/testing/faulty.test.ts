@@ -4,7 +4,7 @@ import { isKvError, KvError } from '../kv/errors.ts'
 import { memory } from '../stores/memory.ts'
 import { testClock } from './clock.ts'
 import { faulty, type FaultyOptions, type Verdict } from './faulty.ts'
-import { counting } from './intercept.ts'
+import { counting, intercept } from './intercept.ts'
 
 const one = Uint8Array.of(1)
 const two = Uint8Array.of(2)
@@ -51,6 +51,22 @@ test('an unknown outcome that is applied later comes within three calls, or with
   await kv.calm()
   expect(await valueOf(below, 'a')).toBe(undefined)
   expect(await codeOf(kv.get('a'))).toBe('ok')
+})
+
+test('a late write is applied once, also on a slow store while several calls come', async () => {
+  let slowWrites = 0
+  const slow = intercept(memory(), async (call, run) => {
+    if (call.verb === 'set') slowWrites += 1
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
+    return await run()
+  })
+  const verdicts: Verdict[] = Array.from({ length: 8 }, () => 'unknown-later')
+  const kv = faulty(slow, { on: () => verdicts.shift() ?? 'pass' })
+  const late = Array.from({ length: 8 }, (_, index) => codeOf(kv.set(`key-${index}`, one)))
+  expect(new Set(await Promise.all(late))).toEqual(new Set(['UNKNOWN_OUTCOME']))
+  await Promise.all([...Array.from({ length: 8 }, () => kv.get('other')), kv.calm()])
+  await kv.calm()
+  expect(slowWrites).toBe(8)
 })
 
 test('unavailable, busy and an error of the test are thrown without reaching the store', async () => {

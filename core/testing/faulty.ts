@@ -115,7 +115,9 @@ export function faulty<V>(kv: KV<V>, options: FaultyOptions): FaultyKV<V> {
   }
   const applyLater = async (due: (one: { callsLeft: number }) => boolean): Promise<void> => {
     for (const one of later.filter(due)) {
-      later.splice(later.indexOf(one), 1)
+      const at = later.indexOf(one)
+      if (at < 0) continue // another call has taken it, while this one waited
+      later.splice(at, 1)
       await one.apply().catch(() => undefined) // nobody waits for its answer any more
     }
   }
