@@ -5,6 +5,7 @@
  */
 import { describe, expect, test } from 'vitest'
 import { seededRandom } from '../../core/base/random.ts'
+import type { EpochMs } from '../../core/base/types.ts'
 import type { KV } from '../../core/kv/kv.ts'
 import { memory } from '../../core/stores/memory.ts'
 import { faulty, testClock } from '../../core/testing/index.ts'
@@ -32,7 +33,8 @@ interface History {
   readonly refunds: number
 }
 
-type Mistake = (kv: KV) => KV
+/** `place`: of the process that makes it. */
+type Mistake = (kv: KV, place: number) => KV
 
 async function history(
   seed: number,
@@ -59,7 +61,7 @@ async function history(
     })
     const policy = policies[place % policies.length] as Policy
     const api = rateLimit({
-      kv: mistake(kv),
+      kv: mistake(kv, place),
       name: 'model',
       policies: { one: policy },
       onUnknown: 'deny',
@@ -159,13 +161,16 @@ describe('a planted mistake allows too much, under fixed seeds:', () => {
         return answer.ok ? answer : expect.unreachable('a set without a condition applies')
       },
     }),
-    'a process goes by a clock of its own, a second ahead': (kv) => ({
-      ...kv,
-      get: async (...call) => {
-        const answer = await kv.get(...call)
-        return { ...answer, now: (answer.now + (call[0] === '' ? 0 : 1_000)) as typeof answer.now }
-      },
-    }),
+    'a process goes by a clock of its own, two seconds ahead': (kv, place) => {
+      const ahead = <Answer extends { readonly now: EpochMs }>(answer: Answer): Answer =>
+        place === 0 ? { ...answer, now: (answer.now + 2_000) as EpochMs } : answer
+      return {
+        ...kv,
+        get: async (...call) => ahead(await kv.get(...call)),
+        create: async (...call) => ahead(await kv.create(...call)),
+        update: async (...call) => ahead(await kv.update(...call)),
+      }
+    },
   }
   test.each(Object.entries(mistakes))('%s', async (_what, mistake) => {
     let found: number | undefined
