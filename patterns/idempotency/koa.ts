@@ -6,7 +6,7 @@
 import { PassThrough, Readable } from 'node:stream'
 import type { Context, Middleware } from 'koa'
 import { Capture, headersOf, mayHaveBody, type Verdict } from '../../core/http/capture.ts'
-import { joinedVary } from '../../core/http/exchange.ts'
+import { show } from '../../core/http/koa.ts'
 import type { Reply } from '../../core/http/problem.ts'
 import { Door, onceOfRequest, type DoorOptions, type ProtectedRun } from './http.ts'
 import type { Idempotency, Once } from './types.ts'
@@ -137,17 +137,6 @@ function setBody(ctx: Context, body: Buffer | Readable): void {
   ctx.status = status
   if (type) ctx.set('Content-Type', String(type))
   else ctx.remove('Content-Type')
-}
-
-function show(ctx: Context, { status, headers, body }: Reply): void {
-  ctx.status = status
-  ctx.body = Buffer.from(body)
-  ctx.status = status
-  ctx.remove('Content-Type')
-  for (const [name, value] of headers) {
-    if (name.toLowerCase() === 'vary') ctx.set(name, joinedVary(ctx.response.get(name), value))
-    else ctx.set(name, typeof value === 'string' ? value : [...value])
-  }
 }
 
 function streamOf(body: unknown): AsyncIterator<unknown> | undefined {

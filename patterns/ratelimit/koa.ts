@@ -3,8 +3,7 @@
  * Invariant: the handler runs only after every limit before it has let the request pass; an error's answer carries the headers of the limits, too.
  */
 import type { Context, Middleware } from 'koa'
-import { joinedVary } from '../../core/http/exchange.ts'
-import type { Reply } from '../../core/http/problem.ts'
+import { show } from '../../core/http/koa.ts'
 import { decisionOfRequest, LimitDoor, limitHeadersOf, type LimitDoorOptions } from './http.ts'
 import type { Decision, RateLimit } from './types.ts'
 
@@ -51,16 +50,5 @@ function keepHeaders(ctx: Context): void {
       own.headers = { ...limitHeadersOf(ctx.req, ctx.res), ...own.headers }
     }
     onerror.call(ctx, error)
-  }
-}
-
-function show(ctx: Context, { status, headers, body }: Reply): void {
-  ctx.status = status
-  ctx.body = Buffer.from(body)
-  ctx.status = status
-  ctx.remove('Content-Type')
-  for (const [name, value] of headers) {
-    if (name.toLowerCase() === 'vary') ctx.set(name, joinedVary(ctx.response.get(name), value))
-    else ctx.set(name, typeof value === 'string' ? value : [...value])
   }
 }
