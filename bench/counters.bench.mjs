@@ -7,7 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { bytesInMemory, bytesOnRedis } from './bytes-peers.mjs'
 import { counterProcess } from './counter-process.mjs'
-import { demand, hapax, interleaved, median, options, report, table, versions } from './harness.mjs'
+import { columnsBesideServer, demand, hapax, interleaved, median, options, report, table, versions } from './harness.mjs'
 import { callsOf, commandsSent, usedMemory } from './redis-counts.mjs'
 import { redisServer, redisVersion } from './redis.mjs'
 
@@ -169,18 +169,6 @@ const extra = {
   bytesAgain: ['and as many new keys', 0],
   keysLeft: ['keys left', 0],
 }
-const shown = [
-  'opsPerSecond',
-  'opsPerSecondMad',
-  'ratio',
-  'storeCallsPerOp',
-  'cpuUsPerOp',
-  'serverCpuUsPerOp',
-  'p50Ms',
-  'p99Ms',
-  'loopDelayP99Ms',
-  'wrong',
-]
 
 const version = redisVersion()
 const [sections, demands] = [[], []]
@@ -208,7 +196,7 @@ try {
       sections.push({
         title: `one key on Redis, ${callers} callers in ${size} ${size === 1 ? 'process' : 'processes'}; ratio to the faster INCR`,
         rows,
-        text: table(rows, shown),
+        text: table(rows, columnsBesideServer),
       })
       const ratio = Math.max(...rows.filter(({ name }) => name.startsWith('hapax')).map((row) => row.ratio))
       demands.push(

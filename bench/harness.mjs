@@ -142,6 +142,20 @@ export function median(values) {
 /** The median's usual distance: the spread that one outlier does not move. */
 export const mad = (values) => median(values.map((value) => Math.abs(value - median(values))))
 
+/** The columns of contenders that ask a server, or stand beside one that does. */
+export const columnsBesideServer = [
+  'opsPerSecond',
+  'opsPerSecondMad',
+  'ratio',
+  'storeCallsPerOp',
+  'cpuUsPerOp',
+  'serverCpuUsPerOp',
+  'p50Ms',
+  'p99Ms',
+  'loopDelayP99Ms',
+  'wrong',
+]
+
 /** Medians of the rounds; `wrong` and `ops` are sums. */
 export function summary(name, kind, slices) {
   const of = (column) => slices.map((one) => one[column])

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { Redis } from 'ioredis'
-import { demand, hapax, interleaved, options, report, slice, table, versions } from './harness.mjs'
+import { columnsBesideServer, demand, hapax, interleaved, options, report, slice, table, versions } from './harness.mjs'
 import { redisServer, redisVersion } from './redis.mjs'
 
 const settings = options()
@@ -127,18 +127,7 @@ try {
       {
         title: `one key, ${callers} callers in flight; ratio to INCR`,
         rows,
-        text: table(rows, [
-          'opsPerSecond',
-          'opsPerSecondMad',
-          'ratio',
-          'storeCallsPerOp',
-          'cpuUsPerOp',
-          'serverCpuUsPerOp',
-          'p50Ms',
-          'p99Ms',
-          'loopDelayP99Ms',
-          'wrong',
-        ]),
+        text: table(rows, columnsBesideServer),
       },
     ],
     demands: [
