@@ -1,7 +1,7 @@
 /** What a cache does for one process: loads once, serves from memory, and keeps kinds of values, keys and callers apart. */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { describe, expect, expectTypeOf, test } from 'vitest'
-import { text } from '../../core/kv/codec.ts'
+import { bytes, json, text } from '../../core/kv/codec.ts'
 import { isKvError, type KvErrorCode } from '../../core/kv/errors.ts'
 import { memory } from '../../core/stores/memory.ts'
 import { settle } from '../../core/testing/clock.ts'
@@ -78,6 +78,32 @@ describe('a cache', () => {
     await users.invalidateTag('tag of a')
     expect(await users.getMany(['a', 'b'])).toEqual(['row a', 'row b'])
     expect(asked).toEqual([['a', 'bad', 'b'], ['a']])
+  })
+
+  test('reads by what the store takes at once, tags included', async () => {
+    const clock = testClock()
+    for (const getManyMax of [2, 3, 8]) {
+      const kv = counting(memory({ clock, limits: { getManyMax } }))
+      let loads = 0
+      const users = cache({
+        kv,
+        name: 'user',
+        ttl: '1h',
+        fresh: '1s',
+        jitter: 0,
+        timers: clock,
+        load: async (key: string, { tag }) => (tag(...Array.from({ length: 12 }, (_, nth) => `tag ${nth}`)), loads++, key),
+      })
+      for (let round = 0; round < 3; round++) {
+        expect(await users.getMany(['a', 'b', 'c'])).toEqual(['a', 'b', 'c'])
+        await users.settled()
+        await clock.advance('2s')
+      }
+      expect(loads, `${getManyMax} at once`).toBe(3)
+    }
+    expect(() => cache({ kv: memory({ limits: { getManyMax: 1 } }), name: 'user', ttl: '1h', load: (key: string) => key })).toThrow(
+      withCode('CAPABILITY_MISSING') as Error,
+    )
   })
 
   test('refuses a loadMany that answers with too few results', async () => {
@@ -167,6 +193,22 @@ describe('values', () => {
     await expect(mistaken.get('1')).rejects.toEqual(withCode('LOAD_INVALID'))
   })
 
+  test('keep to 32 tags, however often they are renewed by `unchanged`', async () => {
+    const { clock, process } = world()
+    let nth = 0
+    const users = process({
+      maxStale: '1h',
+      load: async (_key, { previous, tag }) => {
+        for (let more = 0; more < 20; more++) tag(`tag ${nth++}`)
+        return previous === undefined ? 'Ada' : (unchanged as unknown as string)
+      },
+    })
+    await users.get('42')
+    await clock.advance('2m')
+    const events = await eventsOf(async () => expect(await users.get('42')).toBe('Ada'))
+    expect(events).toContainEqual(expect.objectContaining({ type: 'load-failed', cause: withCode('LOAD_INVALID') }))
+  })
+
   const objects = (share: 'frozen' | 'cloned' | 'as-is') => {
     const own = { list: [1] }
     return { own, users: cache({ kv: memory(), name: 'o', ttl: '1m', share, load: async (_key: string) => own }) }
@@ -177,6 +219,20 @@ describe('values', () => {
     expect(() => got.list.push(2)).toThrow(TypeError)
     own.list.push(3)
     expect(await users.get('1')).toEqual({ list: [1] })
+  })
+  test('are frozen all through, also where a codec or schema froze the outside alone (K11)', async () => {
+    const lists = json<{ list: number[] }>()
+    const codec = { ...lists, decode: (of: Uint8Array) => Object.freeze(lists.decode(of)) as { list: number[] } }
+    const users = cache({ kv: memory(), name: 'o', ttl: '1m', codec, load: async (_key: string) => ({ list: [1] }) })
+    const got = await users.get('1')
+    expect(() => got.list.push(2)).toThrow(TypeError)
+  })
+  test('are never the loader’s own bytes, which it may use again (K11)', async () => {
+    const own: Uint8Array = new Uint8Array([1])
+    const users = cache({ kv: memory(), name: 'b', ttl: '1m', codec: bytes, load: async (_key: string) => own })
+    const got = await users.get('1')
+    own[0] = 2
+    expect([...got, ...(await users.get('1'))]).toEqual([1, 1])
   })
   test('are cloned for each caller, by option (K11)', async () => {
     const { users } = objects('cloned')
@@ -312,6 +368,11 @@ describe('callers', () => {
       loadMany: async (keys: readonly string[]) => keys.map(() => principal.getStore() ?? 'anybody'),
     })
     expect(await principal.run('ada', () => many.get('1'))).toBe('anybody')
+    // Made late, as many caches are: in the request that needs it first.
+    const late = principal.run('ada', () =>
+      cache({ kv: memory(), name: 'p', ttl: '1m', load: async (_key: string) => principal.getStore() ?? 'anybody' }),
+    )
+    expect(await late.get('1')).toBe('anybody')
   })
 })
 

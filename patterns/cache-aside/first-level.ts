@@ -106,9 +106,11 @@ export class FirstLevel<V> {
 }
 
 /** Freezes a value and all that it holds, but bytes, which cannot be frozen. */
-export function deepFreeze<V>(value: V): V {
-  if (typeof value !== 'object' || value === null || Object.isFrozen(value) || ArrayBuffer.isView(value)) return value
+export function deepFreeze<V>(value: V, seen?: Set<object>): V {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || seen?.has(value)) return value
+  // Not told by Object.isFrozen: a schema may have frozen the outside alone.
+  const all = (seen ?? new Set()).add(value)
   Object.freeze(value)
-  for (const name of Reflect.ownKeys(value)) deepFreeze((value as Record<PropertyKey, unknown>)[name])
+  for (const name of Reflect.ownKeys(value)) deepFreeze((value as Record<PropertyKey, unknown>)[name], all)
   return value
 }

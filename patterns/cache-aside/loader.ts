@@ -26,8 +26,11 @@ export interface Loaded {
 
 /** Loads that wait for their turn; beyond: BUSY. At 1 ms a load and 64 at once they wait a sixth of a second. */
 const waitingMax = 10_000
-const tagsMax = 32
+export const tagsMax = 32
 const tagLengthMax = 256
+
+/** Of this module and not of a cache: a cache may be made within a request, by whoever needs it first. */
+const scope = new AsyncResource('hapax.cache-aside')
 
 interface Wanted<K> {
   readonly key: K
@@ -39,7 +42,6 @@ interface Wanted<K> {
 export class Loader<K extends CacheKey> {
   readonly #settings: Settings
   readonly #loads: Loads<K>
-  readonly #scope = new AsyncResource('hapax.cache-aside')
   readonly #waiting = new Set<() => void>()
   #running = 0
   #wanted: Wanted<K>[] = []
@@ -79,8 +81,10 @@ export class Loader<K extends CacheKey> {
       const tooLate = new Promise<never>((_, reject) => {
         timer = timerOf(settings, () => reject(context.abort()), settings.hardMs, true)
       })
-      const result = await Promise.race([this.#scope.runInAsyncScope(() => this.#begin(key, context)), tooLate])
+      const result = await Promise.race([scope.runInAsyncScope(() => this.#begin(key, context)), tooLate])
       const deltaMs = Math.ceil(settings.elapsed() - beganAt)
+      // A process that stood still hears of result and deadline at once. What was read so long ago would outlive the epochs of its tags.
+      if (deltaMs > settings.hardMs) throw context.abort()
       return { result, deltaMs, tags: [...context.tags], ttlMs: context.ttlMs }
     } finally {
       settings.timers.clearTimeout(timer as never)

@@ -4,7 +4,7 @@
  * Why each default is what it is stands beside it.
  */
 import { json, type Codec, type StandardSchema } from '../../core/kv/codec.ts'
-import { invalid } from '../../core/kv/errors.ts'
+import { invalid, KvError } from '../../core/kv/errors.ts'
 import type { KV } from '../../core/kv/kv.ts'
 import { checkDuration, checkTtl, need } from '../../core/kv/limits.ts'
 import type { Duration } from '../../core/base/types.ts'
@@ -90,6 +90,8 @@ export function settingsOf(options: Given): Settings {
   const lifeMs = Math.ceil(ttlMaxMs * (1 + jitter)) + maxStaleMs + 4 * hardMs
   const needs = { serverClock: true, sites: 'one', keyBytes: storeKeyBytes, valueBytes: recordBytesLeast, ttlMs: lifeMs } as const
   need(kv, needs, `cache '${name}'`)
+  if (kv.capabilities.limits.getManyMax < 2)
+    throw new KvError('CAPABILITY_MISSING', { message: `cache '${name}' reads two keys at once: an entry and its generations` })
   return Object.freeze({
     kv,
     name,

@@ -86,8 +86,9 @@ export class CacheStore {
     return entryKeyOf(this.#settings.name, slot)
   }
 
-  /** With what else is read in this turn. `tags`: those that the entry is thought to have. `onSend` runs when the call leaves. */
-  read(storeKey: string, tags: readonly string[], onSend: () => void): Promise<Seen> {
+  /** With what else is read in this turn. `guess`: the tags that the entry is thought to have. `onSend` runs when the call leaves. */
+  read(storeKey: string, guess: readonly string[], onSend: () => void): Promise<Seen> {
+    const tags = guess.length + 2 > this.#settings.kv.capabilities.limits.getManyMax ? [] : guess
     return new Promise((resolve, reject) => {
       this.#asks.push({ storeKey, tags, onSend, resolve, reject })
       if (this.#asks.length === 1) queueMicrotask(() => this.#send())

@@ -6,7 +6,7 @@
 import type { EpochMs } from '../../core/base/types.ts'
 import type { Codec } from '../../core/kv/codec.ts'
 import { KvError } from '../../core/kv/errors.ts'
-import { checkOwnTtl, type Loaded } from './loader.ts'
+import { checkOwnTtl, tagsMax, type Loaded } from './loader.ts'
 import { jittered, lifeOf, type Held, type HeldKind, type Stamp } from './rules.ts'
 import type { Settings } from './settings.ts'
 import { NotFound, Unchanged } from './types.ts'
@@ -35,10 +35,14 @@ function contentOf(codec: Codec<unknown>, { result, tags }: Loaded, previous: He
   if (result instanceof Unchanged) {
     if (previous === undefined)
       throw new KvError('LOAD_INVALID', { message: 'the loader answered `unchanged`, and there is nothing before' })
-    return { kind: previous.kind, body: previous.body, tags: [...new Set([...previous.tags, ...tags])] }
+    const all = [...new Set([...previous.tags, ...tags])]
+    if (all.length > tagsMax)
+      throw new KvError('LOAD_INVALID', { message: `with those that it had before, the value has more than ${tagsMax} tags` })
+    return { kind: previous.kind, body: previous.body, tags: all }
   }
   const kind: HeldKind = result instanceof NotFound ? 'missing' : result === undefined ? 'undefined' : 'value'
-  return { kind, body: kind === 'value' ? codec.encode(result) : noBody, tags }
+  // A copy: a codec may give the loader's own bytes.
+  return { kind, body: kind === 'value' ? new Uint8Array(codec.encode(result)) : noBody, tags }
 }
 
 /** @throws KvError VALUE_INVALID when it no longer fits the codec or schema. */
