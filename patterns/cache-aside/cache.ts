@@ -27,6 +27,22 @@ export function cache<K extends CacheKey, V>(options: CacheSettings & Loads<K>):
   return new CacheAside<K, V>(settingsOf(options), { load, loadMany })
 }
 
+/** A list is perhaps one key and perhaps several: to take it for both invalidates too much at worst, and never too little. */
+function slotsOf(key: CacheKey | readonly CacheKey[]): Slot[] {
+  if (!Array.isArray(key)) return [slotOf(key)]
+  const slots = [key, ...(key as readonly CacheKey[])].map((one) => {
+    try {
+      return slotOf(one)
+    } catch (error) {
+      return error as KvError
+    }
+  })
+  const [whole, ...each] = slots.map((slot) => (slot instanceof KvError ? undefined : slot))
+  const wrong = slots.find((slot) => slot instanceof KvError)
+  if (wrong !== undefined && whole === undefined && each.includes(undefined)) throw wrong
+  return [whole, ...each].filter((slot) => slot !== undefined)
+}
+
 class CacheAside<K extends CacheKey, V> implements Cache<K, V> {
   readonly name: string
   readonly #settings: Settings
@@ -76,7 +92,7 @@ class CacheAside<K extends CacheKey, V> implements Cache<K, V> {
 
   async mutate<T>(key: K | readonly K[], commit: () => T | Promise<T>): Promise<T> {
     // Before the commit: a key that is none must not be found out after it.
-    const targets = (Array.isArray(key) ? (key as readonly K[]) : [key as K]).map((one): Target => ({ slot: slotOf(one) }))
+    const targets = slotsOf(key).map((slot): Target => ({ slot }))
     try {
       return await commit()
     } finally {

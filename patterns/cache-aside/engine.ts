@@ -4,14 +4,17 @@
  * the loader's error.
  * Why so much ends in a load past the store: the source is always right, so every doubt (store away, lease too long, newer process) ends there.
  */
+import type { EpochMs } from '../../core/base/types.ts'
 import { KvError } from '../../core/kv/errors.ts'
 import { newId } from '../../core/kv/id.ts'
+import { tell } from './events.ts'
 import { FirstLevel } from './first-level.ts'
 import { Flight, type Work } from './flight.ts'
+import { generationsKeyOf } from './identity.ts'
 import { Invalidations, type Target } from './invalidations.ts'
 import type { CacheKey, Slot } from './key.ts'
 import { Loader, type Loads } from './loader.ts'
-import { Loading } from './loading.ts'
+import { Loading, type Fallback } from './loading.ts'
 import { isEarly, judge, type Held, type Judgement } from './rules.ts'
 import { timerOf, type Settings } from './settings.ts'
 import { CacheStore, type Seen } from './store.ts'
@@ -24,7 +27,11 @@ const flightsMax = 65_536
 const pollMsFirst = 10
 const pollMsMax = 250
 
-type Refresh<K, V> = Work<K> & { readonly renewed: Promise<{ readonly value: V } | undefined> }
+interface Refresh<K, V> extends Work<K> {
+  /** Its load has begun. */
+  hasBegun: boolean
+  renewed: Promise<{ readonly value: V } | undefined>
+}
 /** A value that is there, decoded. */
 type Found<V> = Extract<Judgement, { type: 'hit' | 'stale' }> & { readonly value: V }
 
@@ -88,7 +95,7 @@ export class Engine<K extends CacheKey, V> {
     const givesUpAt = elapsed() + waitMs
     let isInside = false
     let polls = 0
-    let fallback: Held | undefined
+    let fallback: Fallback | undefined
     /** Whoever comes meanwhile may join: the store is asked again. What was read before must not be given to them. */
     const pause = async (until: Promise<void>): Promise<void> => {
       fallback = undefined
@@ -101,11 +108,15 @@ export class Engine<K extends CacheKey, V> {
         if (seen === undefined) break
         const judgement = this.#judge(flight, seen, owner)
         if (judgement.type === 'past') break
-        if (judgement.type === 'hit' || judgement.type === 'stale') return await this.#give(flight, seen, judgement)
-        fallback = judgement.fallback
-        if (judgement.type === 'wait') {
-          if (isInside) this.#loader.leave()
+        if (isInside && judgement.type !== 'load' && judgement.type !== 'mine') {
+          // Whoever waits, be it for a refresh of its own, must not keep a place from it.
+          this.#loader.leave()
           isInside = false
+        }
+        if (judgement.type === 'hit' || judgement.type === 'stale') return await this.#give(flight, seen, judgement)
+        const { fallback: held } = judgement
+        fallback = held && { held, until: seen.sentAt + (held.keptUntil - seen.now) }
+        if (judgement.type === 'wait') {
           const leftMs = Math.min(judgement.leftMs, givesUpAt - elapsed())
           if (leftMs <= 0) break
           await pause(this.#poll(polls++, leftMs))
@@ -119,10 +130,14 @@ export class Engine<K extends CacheKey, V> {
           if (place !== undefined) continue
         }
         const lease = await this.#loading.take(flight, seen, judgement, owner)
-        if (lease === 'refused') continue
+        if (lease === 'refused') {
+          // Others have changed the record: what was read is not for those who join from the next read on.
+          fallback = undefined
+          continue
+        }
         if (lease === undefined) break
         if (fallback === undefined) flight.close(elapsed())
-        const loaded = await this.#loading.leased(flight, lease, fallback, (value) => flight.resolve(value))
+        const loaded = await this.#loading.leased(flight, lease, held, (value) => flight.resolve(value))
         if (loaded.type === 'failed') this.#loading.giveUp(flight, loaded.error, fallback)
         return
       }
@@ -138,17 +153,22 @@ export class Engine<K extends CacheKey, V> {
     if (seen.isNewer) return { type: 'past' }
     if (seen.damage !== undefined) this.#loading.tell(flight, { type: 'undecodable', cause: seen.damage })
     const judgement = judge({ ...seen, version: this.#settings.version, owner })
+    if (judgement.type === 'past') return judgement
+    const held = 'held' in judgement ? judgement.held : judgement.fallback
+    if (held !== undefined && this.invalidations.hasPendingTag(held.tags)) return { type: 'past' }
     if (judgement.type !== 'hit' && judgement.type !== 'stale') return judgement
-    if (this.invalidations.hasPendingTag(judgement.held.tags)) return { type: 'past' }
     // K18: what does not decode is a miss, and the lease takes its place by its version.
-    const read = this.#read(flight, seen, judgement.held)
+    const read = this.#read(flight, seen, judgement)
     return read === undefined ? { type: 'load', fallback: undefined, isTakeover: false } : { ...judgement, value: read.value }
   }
 
   /** The value of the record, decoded or as memory has it. Undefined: it does not decode. */
-  #read(flight: Flight<K, V>, seen: Seen, held: Held): { readonly value: V } | undefined {
-    const { sentAt, now, version } = seen
-    const until = sentAt + Math.min(this.#settings.freshMs, (now < held.freshUntil ? held.freshUntil : held.keptUntil) - now)
+  #read(
+    flight: Flight<K, V>,
+    { sentAt, now, version }: Seen,
+    { held, until: servedUntil }: { readonly held: Held; readonly until: EpochMs },
+  ): { readonly value: V } | undefined {
+    const until = sentAt + Math.min(this.#settings.freshMs, servedUntil - now)
     const memo = this.first.memos.get(flight.slot)
     const isKnown = memo !== undefined && !memo.isError && memo.version === version
     const read = isKnown ? memo : this.#loading.decode(flight, held)
@@ -162,8 +182,11 @@ export class Engine<K extends CacheKey, V> {
   async #give(flight: Flight<K, V>, seen: Seen, { type, held, isFree, value }: Found<V>): Promise<void> {
     const { early, random, softMs, isInline } = this.#settings
     this.#loading.tell(flight, { type })
+    const running = this.#refreshes.get(flight.slot)
+    // What a load brings that began before this read may be from before an invalidation that this read came after.
+    if (running?.hasBegun) return flight.resolve(value)
     const isWanted = isFree && (type === 'stale' || isEarly(held, seen.now, early, random()))
-    const refresh = isWanted ? this.#refresh(flight, seen, held) : this.#refreshes.get(flight.slot)
+    const refresh = running ?? (isWanted ? this.#refresh(flight, seen, held) : undefined)
     if (refresh === undefined || (!isInline && (type === 'hit' || softMs === 0))) return flight.resolve(value)
     const renewed = await (isInline ? refresh.renewed : this.#within(refresh.renewed, softMs))
     flight.resolve(renewed === undefined ? value : renewed.value)
@@ -171,17 +194,15 @@ export class Engine<K extends CacheKey, V> {
 
   /** One at a time for a key. It is no flight: nobody has to wait for it. */
   #refresh({ slot, key, storeKey }: Work<K>, seen: Seen, held: Held): Refresh<K, V> {
-    const running = this.#refreshes.get(slot)
-    if (running !== undefined) return running
-    const work: Work<K> = { slot, key, storeKey, isVoid: false }
-    const refresh: Refresh<K, V> = Object.assign(work, { renewed: this.#renew(work, seen, held) })
+    const refresh: Refresh<K, V> = { slot, key, storeKey, isVoid: false, hasBegun: false, renewed: Promise.resolve(undefined) }
+    refresh.renewed = this.#renew(refresh, seen, held)
     this.#refreshes.set(slot, refresh)
     this.#track(refresh.renewed.then(() => this.#refreshes.get(slot) === refresh && this.#refreshes.delete(slot)))
     return refresh
   }
 
   /** Never throws. Undefined: there is no new value. */
-  async #renew(work: Work<K>, seen: Seen, held: Held): Promise<{ readonly value: V } | undefined> {
+  async #renew(work: Refresh<K, V>, seen: Seen, held: Held): Promise<{ readonly value: V } | undefined> {
     let isInside = false
     try {
       await this.#loader.enter()
@@ -189,6 +210,7 @@ export class Engine<K extends CacheKey, V> {
       // The wait may have been long; if anything has changed since, the lease is refused.
       const lease = await this.#loading.take(work, seen, { type: 'load', fallback: held, isTakeover: false }, newId())
       if (lease === undefined || lease === 'refused') return undefined
+      work.hasBegun = true
       const loaded = await this.#loading.leased(work, lease, held, () => {})
       return loaded.type === 'loaded' ? loaded : undefined
     } catch (cause) {
@@ -242,6 +264,11 @@ export class Engine<K extends CacheKey, V> {
     )
     this.#background.add(ended)
     void ended.then(() => this.#background.delete(ended))
-    this.#settings.waitUntil(ended)
+    try {
+      this.#settings.waitUntil(ended)
+    } catch (cause) {
+      // The platform's refusal is no reason to end a read or, worse, an invalidation.
+      tell(this.#settings.name, generationsKeyOf(this.#settings.name), { type: 'wait-until-failed', cause })
+    }
   }
 }

@@ -33,6 +33,8 @@ export type CacheEventType =
   /** It was repeated for as long as a value lives: what it was for is gone by itself. */
   | 'invalidation-outlived'
   | 'store-error'
+  /** The function that was given as `waitUntil` threw. The work goes on all the same. */
+  | 'wait-until-failed'
 
 export interface CacheEvent {
   readonly type: CacheEventType

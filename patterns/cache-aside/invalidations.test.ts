@@ -1,9 +1,13 @@
 /** Invalidation: after the commit, in every process, by key, tag and name, also while the store is away; and work that outlives a request. */
 import { describe, expect, test } from 'vitest'
+import { epochMs } from '../../core/base/types.ts'
+import { text } from '../../core/kv/codec.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
 import type { KV } from '../../core/kv/kv.ts'
+import { memory } from '../../core/stores/memory.ts'
 import { settle } from '../../core/testing/clock.ts'
 import { counting, faulty, intercept, testClock } from '../../core/testing/index.ts'
+import { cache } from './cache.ts'
 import { generationsKeyOf } from './identity.ts'
 import { invalidationLimits } from './invalidations.ts'
 import { encodeGenerations } from './record.ts'
@@ -78,6 +82,27 @@ describe('mutate', () => {
     await clock.advance('500ms')
     expect(await users.get('one more')).toBe('new')
   })
+  test('takes a list for one key as well as for several: whichever was meant, nothing stale stays (K5, K12)', async () => {
+    const { clock, store } = world()
+    let row = 'old'
+    const load = async (key: readonly unknown[]): Promise<string> => `${row} ${key.length}`
+    const pairs = cache({ kv: store, name: 'pair', ttl: '1m', fresh: 0, timers: clock, load })
+    for (const key of [['a', 1], ['a', null], []]) {
+      row = 'old'
+      await pairs.get(key)
+      await pairs.mutate(key, () => (row = 'new'))
+      expect(await pairs.get(key), JSON.stringify(key)).toBe(`new ${key.length}`)
+    }
+    const several = [['b', 1], ['c']]
+    row = 'old'
+    for (const key of several) await pairs.get(key)
+    await pairs.mutate(several, () => (row = 'new'))
+    for (const key of several) expect(await pairs.get(key)).toBe(`new ${key.length}`)
+    let isCommitted = false
+    const mistaken = pairs.mutate(['a', undefined], () => (isCommitted = true))
+    await expect(mistaken).rejects.toSatisfy((error) => isKvError(error, 'INVALID_ARGUMENT'))
+    expect(isCommitted).toBe(false)
+  })
   test('does not fail when the store is away: the commit has happened (K6)', async () => {
     const here = world()
     const away = switched(here)
@@ -112,6 +137,44 @@ describe('an invalidation that the store does not take', () => {
     expect(one.pendingInvalidations).toBe(0)
     expect(await two.get('42')).toBe('new')
     expect(events.map(({ type }) => type)).toEqual(expect.arrayContaining(['invalidation-queued', 'invalidated']))
+  })
+  test('is repeated once more when it was asked for again while its repetition was on the way (K6)', async () => {
+    const { clock, store, source, process } = world()
+    let answer = (): void => {}
+    const kv = intercept(store, async (call, run) => {
+      if (call.verb !== 'set') return await run()
+      if (call.nth === 1 || call.nth === 3) throw new KvError('UNAVAILABLE')
+      const result = await run()
+      if (call.nth === 2) await new Promise<void>((resolve) => (answer = resolve))
+      return result
+    })
+    const [one, two] = [process({}, kv), process()]
+    expect(await one.invalidate('42')).toMatchObject({ done: false })
+    await clock.advance('100ms') // the repetition has been applied; its answer is on the way
+    source.rows.set('42', 'old')
+    expect(await two.get('42')).toBe('old')
+    source.rows.set('42', 'new')
+    expect(await one.invalidate('42')).toMatchObject({ done: false })
+    answer()
+    await settle()
+    expect(one.pendingInvalidations).toBe(1)
+    expect(await one.get('42')).toBe('new')
+    await clock.advance('10s')
+    expect(one.pendingInvalidations).toBe(0)
+    expect(await two.get('42')).toBe('new')
+  })
+  test('takes away the fallback, too: a failed load of this process does not bring it back (K6, K9)', async () => {
+    const here = world()
+    const { clock, source } = here
+    const away = switched(here)
+    const users = here.process({ maxStale: '1h', load: (key, { tag }) => (tag('team'), source.load(key)) }, away.kv)
+    await users.get('42')
+    await clock.advance('2m')
+    away.isAway = true
+    expect(await users.invalidateTag('team')).toMatchObject({ done: false })
+    away.isAway = false
+    source.fails = true
+    await expect(users.get('42')).rejects.toThrow('away')
   })
   test('of a tag and of the whole name is repeated as well, and nothing stale is read here meanwhile (K6)', async () => {
     for (const kind of ['tag', 'clear'] as const) {
@@ -344,6 +407,60 @@ describe('the first level', () => {
     expect(users.peek('42')).toBeUndefined()
     expect(await users.get('42')).toBe('new')
   })
+  test('never outlives the second, however long encoding and decoding take (K7)', async () => {
+    const { clock, source, process } = world()
+    let spentMs = 0
+    const store = memory({ clock: { now: () => epochMs(clock.now() + spentMs) } })
+    const timers = { ...clock, elapsed: () => clock.elapsed() + spentMs }
+    const slow = <T>(value: T): T => ((spentMs += 50), value)
+    const codec = {
+      name: 'slow',
+      encode: (value: string) => slow(text.encode(value)),
+      decode: (bytes: Uint8Array) => slow(text.decode(bytes)),
+    }
+    const users = process({ fresh: '1h', codec, timers }, store)
+    await users.get('42')
+    await users.settled()
+    source.rows.set('42', 'new')
+    await clock.advance(60_000 - spentMs)
+    expect(users.peek('42')).toBeUndefined()
+    expect(await users.get('42')).toBe('new')
+  })
+  test('serves what is past its ttl no longer than `stale`: then a load is due (K7, K9)', async () => {
+    const { clock, source, process } = world()
+    await process({ stale: '10s', maxStale: '1h' }).get('42')
+    await clock.advance(69_900)
+    source.delayMs = 5_000
+    source.rows.set('42', 'new')
+    const users = process({ fresh: '1m', stale: '10s', maxStale: '1h' })
+    expect(await users.get('42')).toBe('no 42')
+    await clock.advance(99)
+    expect(users.peek('42')).toBe('no 42')
+    await clock.advance(1)
+    const due = users.get('42')
+    await clock.advance('6s')
+    expect(await due).toBe('new')
+  })
+  test('serves what is kept for a failed load no longer than the pause after it, or than it is kept (K7, K9)', async () => {
+    for (const [backoff, leftMs] of [
+      ['500ms', 500],
+      ['2h', 3_540_000],
+    ] as const) {
+      const { clock, source, process } = world()
+      await process({ maxStale: '1h', backoff }).get('42')
+      await clock.advance('2m')
+      source.fails = true
+      await process({ maxStale: '1h', backoff }).get('42')
+      source.fails = false
+      source.rows.set('42', 'new')
+      const users = process({ maxStale: '1h', fresh: '2h' })
+      expect(await users.get('42')).toBe('no 42')
+      await clock.advance(leftMs - 1)
+      expect(users.peek('42'), backoff).toBe('no 42')
+      await clock.advance(1)
+      expect(await users.get('42'), backoff).toBe('new')
+    }
+  })
   test('serves for `fresh` after another process’s invalidation, and not a moment longer (K7)', async () => {
     const { clock, source, process } = world()
     const [one, two] = [process({ fresh: '1s' }), process()]
@@ -402,6 +519,22 @@ describe('work that goes on after an answer', () => {
     away.isAway = false
     await clock.advance('10s')
     expect(given.size).toBe(0)
+  })
+  test('goes on when waitUntil throws, as platforms do outside of a request: nobody who reads or invalidates is told (K13)', async () => {
+    const here = world()
+    const waitUntil = (): never => {
+      throw new Error('outside of a request')
+    }
+    const users = here.process({ stale: '1m', fresh: '1h', waitUntil })
+    expect(await users.get('42')).toBe('no 42')
+    here.source.rows.set('42', 'new')
+    await here.clock.advance('1m')
+    expect(await users.get('42')).toBe('no 42')
+    await users.settled()
+    expect(await users.get('42')).toBe('new')
+    here.source.rows.set('42', 'newer')
+    expect(await users.invalidate('42')).toEqual({ done: true })
+    expect(await users.get('42')).toBe('newer')
   })
   test('there is none with waitUntil: inline; callers wait for it (K13)', async () => {
     const { clock, store, source, process } = world()

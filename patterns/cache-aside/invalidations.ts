@@ -16,6 +16,15 @@ export type Target = { readonly slot: Slot } | { readonly tag: string } | 'all'
 /** What this process itself must forget; called before the store is asked, and after it has answered. */
 type Forget = (target: Target) => void
 
+/** An invalidation that the store has not taken. */
+interface Pending {
+  readonly target: Target
+  /** On the local clock: all that it is for has died by then. */
+  endsAt: number
+  /** Asked for again since it was last sent: what was sent may have come before that commit. */
+  isAgain: boolean
+}
+
 export const invalidationLimits = Object.freeze({
   /** Invalidations that wait: some 300 bytes and a timer each. */
   waitingMax: 1_000,
@@ -30,7 +39,7 @@ export class Invalidations {
   readonly #forget: Forget
   readonly #track: (work: Promise<unknown>) => void
   /** By identity: those that the store has not taken. */
-  readonly #pending = new Map<string, Target>()
+  readonly #pending = new Map<string, Pending>()
   #lagging = 0
   #clearsAt = 0
   #isClearing = false
@@ -108,34 +117,41 @@ export class Invalidations {
     const isFull = this.#pending.size >= invalidationLimits.waitingMax
     const kept: Target = isFull ? 'all' : target
     const id = identityOfTarget(kept)
-    if (this.#pending.has(id)) return
+    const endsAt = this.#settings.elapsed() + this.#settings.lifeMs
+    const open = this.#pending.get(id)
+    if (open !== undefined) {
+      Object.assign(open, { endsAt, isAgain: true })
+      return
+    }
     if (isFull) {
       this.#pending.clear() // their repetitions find themselves gone, and end
       this.#forget('all')
     }
-    this.#pending.set(id, kept)
-    this.#track(this.#repeat(kept, id))
+    const pending: Pending = { target: kept, endsAt, isAgain: false }
+    this.#pending.set(id, pending)
+    this.#track(this.#repeat(pending, id))
   }
 
-  async #repeat(target: Target, id: string): Promise<void> {
-    const { elapsed, random, lifeMs } = this.#settings
-    const endsAt = elapsed() + lifeMs
+  async #repeat(pending: Pending, id: string): Promise<void> {
+    const { elapsed, random } = this.#settings
+    const { target } = pending
     for (let pauseMs: number = invalidationLimits.pauseMsFirst; ; pauseMs = Math.min(2 * pauseMs, invalidationLimits.pauseMsMax)) {
       await this.#pause(pauseMs * (1 + random()) * 0.5)
-      if (this.#pending.get(id) !== target) return
-      if (elapsed() >= endsAt) {
+      if (this.#pending.get(id) !== pending) return
+      if (elapsed() >= pending.endsAt) {
         this.#tell(target, 'invalidation-outlived')
         break
       }
+      pending.isAgain = false
       try {
         await this.#carryOut(target)
-        break
+        if (!pending.isAgain) break
       } catch (cause) {
         this.#tell(target, 'store-error', cause)
         if (isKvError(cause) && cause.retry === 'never') break
       }
     }
-    if (this.#pending.get(id) === target) this.#pending.delete(id)
+    if (this.#pending.get(id) === pending) this.#pending.delete(id)
     this.#forget(target)
   }
 

@@ -258,6 +258,90 @@ describe('a value past its ttl', () => {
     await clock.advance('1s')
     expect([await before, await after]).toEqual(['failed', 'failed'])
   })
+  test('is not followed by what a refresh from before an invalidation brings (K1)', async () => {
+    const { clock, source, process } = world()
+    const [one, two] = [process({ stale: '10m', soft: '1s', hard: '30s' }), process({ ttl: '1s', stale: '10m' })]
+    source.rows.set('42', 'old')
+    await one.get('42')
+    await clock.advance('1m')
+    source.delayMs = 5_000
+    const before = one.get('42')
+    await clock.advance('2s')
+    expect(await before).toBe('old') // its refresh has read the old row, and goes on
+    source.rows.set('42', 'new')
+    source.delayMs = 0
+    await two.invalidate('42')
+    expect(await two.get('42')).toBe('new')
+    await clock.advance(2_500) // the new value is past its ttl; the refresh ends in half a second
+    const after = one.get('42')
+    await clock.advance('1s')
+    expect(await after).toBe('new')
+  })
+  test('is no fallback past `maxStale`, however long the load took that failed (K9)', async () => {
+    for (const isAway of [false, true]) {
+      const { clock, store, source, process } = world()
+      await process({ maxStale: '1h' }).get('42')
+      await clock.advance(60_000 + 3_600_000 - 1_000)
+      const kv = intercept(store, async (call, run) => {
+        if (isAway && call.verb === 'update') throw new KvError('UNAVAILABLE')
+        return await run()
+      })
+      const users = process({ maxStale: '1h', backoff: 0 }, kv)
+      source.fails = true
+      source.delayMs = 900
+      const within = users.get('42')
+      await clock.advance('900ms')
+      expect(await within).toBe('no 42')
+      source.delayMs = 2_000
+      const past = users.get('42').catch((error: Error) => error.message)
+      await clock.advance('3s')
+      expect(await past).toBe('the database is away')
+    }
+  })
+  test('is no fallback for who came after a later read that failed (K1, K9)', async () => {
+    const { clock, store, source, process } = world()
+    await process({ maxStale: '1h' }).get('42')
+    await clock.advance('2m')
+    const kv = intercept(store, async (call, run) => {
+      if (call.verb === 'update') await clock.sleep('900ms')
+      if (call.verb === 'getMany' && call.nth > 1) {
+        await clock.sleep('100ms')
+        throw new KvError('UNAVAILABLE')
+      }
+      return await run()
+    })
+    source.fails = true
+    source.delayMs = 500
+    const before = process({ maxStale: '1h', fresh: '1s', storeDeadline: '5s' }, kv)
+    const first = before.get('42').catch(() => 'failed')
+    await clock.advance('100ms')
+    await process().invalidate('42') // so the lease is refused after 0.9 s
+    await clock.advance('1100ms')
+    const after = before.get('42').catch(() => 'failed')
+    await clock.advance('10s')
+    expect([await first, await after]).toEqual(['failed', 'failed'])
+  })
+  test('is no fallback for who came more than `fresh` after it was read, when the lease could not be taken either (K7, K9)', async () => {
+    const { clock, store, source, process } = world()
+    const load = async (key: string, { tag }: { tag(name: string): void }): Promise<string> => (tag('all'), await source.load(key))
+    await process({ maxStale: '1h', load }).get('42')
+    await clock.advance('2m')
+    const failing = intercept(store, async (call, run) => {
+      if (call.verb !== 'update') return await run()
+      await clock.sleep('900ms')
+      throw new KvError('UNAVAILABLE')
+    })
+    const users = process({ maxStale: '1h', fresh: '1s', storeDeadline: '5s', load }, failing)
+    source.fails = true
+    source.delayMs = 500
+    const before = users.get('42')
+    await clock.advance('100ms')
+    await process().invalidateTag('all')
+    await clock.advance('1100ms')
+    const after = users.get('42').catch(() => 'failed')
+    await clock.advance('10s')
+    expect([await before, await after]).toEqual(['no 42', 'failed'])
+  })
   test('is no fallback once it was invalidated, not even for who had asked before (K9)', async () => {
     const { clock, source, process } = world()
     const users = process({ maxStale: '1h' })
@@ -349,6 +433,54 @@ describe('many keys that were loaded together', () => {
   })
 })
 
+test('who has waited for a place and then finds a value gives the place to the refresh that it waits for (K13, K20)', async () => {
+  const { clock, source, process } = world()
+  const users = process({ ttl: '1s', stale: '1m', loadsMax: 1, hard: '10s', waitUntil: 'inline' })
+  source.delayMs = 5_000
+  const before = users.get('other') // takes the only place
+  await settle()
+  const waiting = users.get('42')
+  await settle()
+  source.delayMs = 0
+  source.rows.set('42', 'old')
+  await process({ ttl: '1s', stale: '1m' }).get('42') // another process loads it meanwhile
+  source.rows.set('42', 'new')
+  await clock.advance('6s')
+  expect([await before, await waiting]).toEqual(['no other', 'new'])
+})
+
+test('a value as large as the store takes leaves room for the lease of its refresh, or counts as too large (K2, K19)', async () => {
+  const valueBytesMax = 2_000
+  let isLarge = 0
+  for (let length = 1_600; length < valueBytesMax; length += 10) {
+    const { clock, source, process } = world((clock) => memory({ clock, limits: { valueBytesMax } }))
+    source.rows.set('42', 'x'.repeat(length))
+    const users = process({ stale: '1m' })
+    const events = await eventsOf(async () => {
+      await users.get('42')
+      await users.settled()
+      await clock.advance('61s')
+      await users.get('42')
+      await users.settled()
+    })
+    if (events.some(({ type }) => type === 'oversize')) isLarge++
+    else
+      expect(
+        events.filter(({ type }) => type === 'stored'),
+        `${length} characters`,
+      ).toHaveLength(2)
+  }
+  expect(isLarge).toBeGreaterThan(0)
+})
+
+test('a result that comes after `hard` is too late, also when a stalled process heard of both at once (K3)', async () => {
+  const { clock, source, process } = world()
+  let stalledMs = 0
+  const timers = { ...clock, elapsed: () => clock.elapsed() + stalledMs }
+  const load = async (key: string): Promise<string> => ((stalledMs += 10_001), await source.load(key))
+  await expect(process({ timers, load }).get('42')).rejects.toSatisfy((error) => isKvError(error, 'LOAD_TIMEOUT'))
+})
+
 test('no more loads run at once than allowed, whatever the keys; the others wait (K20)', async () => {
   const { clock, source, process } = world()
   source.delayMs = 100
@@ -358,102 +490,3 @@ test('no more loads run at once than allowed, whatever the keys; the others wait
   expect(await all).toHaveLength(10)
   expect([source.loads, source.peak]).toEqual([10, 3])
 })
-
-describe('a store that is away', () => {
-  test('is passed by: readers get the value of the source, once a key at a time, kept for `fresh`', async () => {
-    const { clock, store, source, process } = world()
-    const users = process({ fresh: '1s' }, faulty(store, { unavailable: 1 }))
-    expect(await Promise.all([users.get('42'), users.get('42')])).toEqual(['no 42', 'no 42'])
-    await users.get('42')
-    expect(source.loads).toBe(1)
-    await clock.advance('1s')
-    await users.get('42')
-    expect(source.loads).toBe(2)
-  })
-  test('is not asked for a while after it has failed three times, and then again', async () => {
-    const { clock, store, process } = world()
-    let calls = 0
-    let isAway = true
-    const kv = intercept(store, async (_call, run) => {
-      calls++
-      if (isAway) throw new KvError('UNAVAILABLE')
-      return await run()
-    })
-    const users = process({}, kv)
-    for (let nth = 0; nth < 10; nth++) await users.get(`key ${nth}`)
-    expect(calls).toBe(3)
-    isAway = false
-    await clock.advance('1s')
-    await users.get('42')
-    expect(calls).toBeGreaterThan(3)
-  })
-  test('only now and then is asked each time', async () => {
-    const { store, process } = world()
-    const kv = faulty(store, { on: ({ verb, nth }) => (verb === 'getMany' && nth % 3 !== 0 ? 'unavailable' : 'pass') })
-    const users = process({}, kv)
-    for (let nth = 0; nth < 12; nth++) await users.get('42')
-    expect(kv.counts().unavailable).toBe(8)
-  })
-  test('that never answers holds nobody up longer than `storeDeadline`', async () => {
-    const { clock, store, process } = world()
-    const users = process({ storeDeadline: '200ms' }, faulty(store, { on: () => 'stop-before' }))
-    const got = users.get('42')
-    await clock.advance('200ms')
-    expect(await got).toBe('no 42')
-  })
-  test('with one record that is damaged on its disk keeps the others of the same turn', async () => {
-    const { store, source, process } = world()
-    const kv: KV = {
-      ...store,
-      getMany: async (keys, options) => {
-        if (keys.includes(bad)) throw new KvError('DAMAGED')
-        return await store.getMany(keys, options)
-      },
-    }
-    let bad = ''
-    await process({}, { ...store, create: async (key, ...rest) => ((bad = key), await store.create(key, ...rest)) }).get('bad')
-    await process().get('good')
-    const before = source.loads
-    expect(await process({}, kv).getMany(['good', 'bad'])).toEqual(['no good', 'no bad'])
-    expect(source.loads - before).toBe(1)
-  })
-})
-
-test('with random faults of the store every read ends with the right value or the loader’s error', async () => {
-  for (let seed = 1; seed <= 30; seed++) {
-    const { clock, store, source, process } = world()
-    const kv = faulty(store, {
-      seed,
-      clock,
-      unknownBeforeApply: 0.05,
-      unknownAfterApply: 0.05,
-      unknownApplyLater: 0.05,
-      unavailable: 0.05,
-      busy: 0.05,
-      delay: { chance: 0.1, duration: '300ms' },
-    })
-    const processes = [process({}, kv), process({}, kv)]
-    for (let row = 1; row <= 10; row++) {
-      source.rows.set('42', String(row))
-      for (const users of processes) await advancing(clock.advance, users.invalidate('42'))
-      while (processes.some((users) => users.pendingInvalidations > 0)) await clock.advance('1s')
-      for (const users of processes)
-        expect(
-          await advancing(
-            clock.advance,
-            users.get('42').catch((error: unknown) => isKvError(error, 'LOAD_TIMEOUT') && String(row)),
-          ),
-        ).toBe(String(row))
-    }
-  }
-})
-
-async function advancing<T>(advance: (ms: number) => Promise<void>, work: Promise<T>): Promise<T> {
-  let isOver = false
-  void work.then(
-    () => (isOver = true),
-    () => (isOver = true),
-  )
-  for (let rounds = 0; !isOver && rounds < 1_000; rounds++) await advance(100)
-  return await work
-}

@@ -12,7 +12,7 @@ import { deepFreeze, type FirstLevel } from './first-level.ts'
 import type { Flight, Work } from './flight.ts'
 import type { CacheKey, Slot } from './key.ts'
 import type { Loader } from './loader.ts'
-import { encodeRecord } from './record.ts'
+import { encodeRecord, leaseBytes } from './record.ts'
 import { backedOff, leased, type Held, type Judgement, type Stamp } from './rules.ts'
 import type { Settings } from './settings.ts'
 import type { CacheStore, Seen } from './store.ts'
@@ -21,6 +21,13 @@ import { heldOf, oversized, readHeld, type Fresh } from './value.ts'
 /** When the store has failed so often in a row, it is not asked for so long: each question would cost its whole deadline. */
 const failuresMax = 3
 const awayMs = 1_000
+
+/** What is served when the load fails. */
+export interface Fallback {
+  readonly held: Held
+  /** On the local clock: until then (K9). */
+  readonly until: number
+}
 
 export interface TakenLease {
   readonly version: Version
@@ -94,9 +101,7 @@ export class Loading<K extends CacheKey, V> {
     lease: TakenLease,
     held: Held | undefined,
     answer: (value: V) => void,
-  ): Promise<
-    { readonly type: 'loaded'; readonly value: V } | { readonly type: 'failed'; readonly error: unknown; readonly held: Held | undefined }
-  > {
+  ): Promise<{ readonly type: 'loaded'; readonly value: V } | { readonly type: 'failed'; readonly error: unknown }> {
     const settings = this.#settings
     const beganAt = settings.elapsed()
     let fresh: Fresh
@@ -104,13 +109,13 @@ export class Loading<K extends CacheKey, V> {
       fresh = await this.#load(work, held, lease.stamp, () => storeNow(lease, settings.elapsed()), true)
     } catch (error) {
       await this.#backOff(work, lease, held)
-      return { type: 'failed', error, held }
+      return { type: 'failed', error }
     }
     const value = fresh.value as V
     if (!settings.isInline) answer(value)
     let next = fresh.held
     let bytes = encodeRecord({ version: settings.version, held: next })
-    if (bytes.length > settings.kv.capabilities.limits.valueBytesMax) {
+    if (bytes.length + leaseBytes > settings.kv.capabilities.limits.valueBytesMax) {
       this.tell(work, { type: 'oversize', bytes: bytes.length })
       next = oversized(next)
       bytes = encodeRecord({ version: settings.version, held: next })
@@ -119,7 +124,7 @@ export class Loading<K extends CacheKey, V> {
     const kept = await this.#store.keep(work.storeKey, bytes, lease.version, Math.max(1, next.keptUntil - storeNow(lease, sentAt)))
     if (kept.type === 'kept') {
       // Since the load began and not since this write: the write says that the key was not invalidated, but nothing of its tags.
-      const until = Math.min(beganAt + settings.freshMs, sentAt + fresh.ttlMs)
+      const until = Math.min(beganAt + settings.freshMs, lease.sentAt + (next.freshUntil - lease.now))
       if (!work.isVoid)
         this.remember(work, value, {
           version: next.kind === 'oversize' ? undefined : kept.version,
@@ -135,12 +140,12 @@ export class Loading<K extends CacheKey, V> {
   }
 
   /** Nothing is stored; memory has it for `fresh`, which is short enough for a value that nobody else can invalidate here. */
-  async past(flight: Flight<K, V>, fallback: Held | undefined): Promise<void> {
+  async past(flight: Flight<K, V>, fallback: Fallback | undefined): Promise<void> {
     const { elapsed, freshMs } = this.#settings
     const beganAt = elapsed()
     if (fallback === undefined) flight.close(beganAt)
     try {
-      const { value, held, ttlMs } = await this.#load(flight, fallback, { era: '', epoch: 0 }, () => 0 as EpochMs, false)
+      const { value, held, ttlMs } = await this.#load(flight, fallback?.held, { era: '', epoch: 0 }, () => 0 as EpochMs, false)
       const until = beganAt + Math.min(freshMs, ttlMs)
       if (!flight.isVoid && !this.#isPast(flight.slot)) {
         this.remember(flight, value as V, { version: undefined, tags: held.tags, until, bytes: held.body.length })
@@ -176,8 +181,9 @@ export class Loading<K extends CacheKey, V> {
   }
 
   /** K9: the value before, where it may be served; else the error, which is remembered only if the options say so. */
-  giveUp(flight: Flight<K, V>, error: unknown, held: Held | undefined): void {
-    const read = held && !flight.isVoid ? this.decode(flight, held) : undefined
+  giveUp(flight: Flight<K, V>, error: unknown, fallback: Fallback | undefined): void {
+    const isServed = fallback !== undefined && !flight.isVoid && this.#settings.elapsed() < fallback.until
+    const read = isServed ? this.decode(flight, fallback.held) : undefined
     if (read !== undefined) {
       this.tell(flight, { type: 'stale', cause: error })
       return flight.resolve(read.value)

@@ -11,7 +11,7 @@ import type { KV } from '../../core/kv/kv.ts'
 import { memory } from '../../core/stores/memory.ts'
 import { intercept, testClock } from '../../core/testing/index.ts'
 import { cache } from './cache.ts'
-import type { Cache, LoadContext } from './types.ts'
+import type { Cache, CacheSettings, LoadContext } from './types.ts'
 
 const keys = ['a', 'b'] as const
 const stepsCount = 120
@@ -33,9 +33,10 @@ interface Plan {
   readonly freshMs?: number
   readonly faults?: boolean
   readonly mistake?: (kv: KV) => KV
+  readonly settings?: Partial<CacheSettings>
 }
 
-async function history({ seed, freshMs = 0, faults = false, mistake = (kv) => kv }: Plan): Promise<History> {
+async function history({ seed, freshMs = 0, faults = false, mistake = (kv) => kv, settings = {} }: Plan): Promise<History> {
   const random = seededRandom(seed)
   const clock = testClock()
   const store = mistake(memory({ clock }))
@@ -90,6 +91,7 @@ async function history({ seed, freshMs = 0, faults = false, mistake = (kv) => kv
       storeDeadline: '10s',
       timers: clock,
       random: random.next,
+      ...settings,
     } as const
     return cache({ kv, name: 'model', fresh: freshMs, load, ...rest })
   }
@@ -146,6 +148,8 @@ async function history({ seed, freshMs = 0, faults = false, mistake = (kv) => kv
 
 const seed = Number(process.env.HAPAX_SEED)
 const runs = 150
+/** Values are past their ttl before their refresh has ended; readers wait for refreshes, and loads for each other. */
+const hasty = { ttl: '1s', stale: '1m', maxStale: '2m', soft: '4s', early: 1, loadsMax: 1 } as const
 
 describe('random histories of three processes', () => {
   for (const [title, plan] of [
@@ -153,6 +157,9 @@ describe('random histories of three processes', () => {
     ['with `fresh: 0` and faults of the store', { faults: true }],
     ['with `fresh: 2s`', { freshMs: 2_000 }],
     ['with `fresh: 2s` and faults of the store', { freshMs: 2_000, faults: true }],
+    ['that wait for refreshes', { settings: hasty }],
+    ['that wait for refreshes, with `fresh: 2s`', { freshMs: 2_000, settings: hasty }],
+    ['that wait for refreshes, inline, and faults of the store', { faults: true, settings: { ...hasty, waitUntil: 'inline' } }],
   ] as const) {
     test(`${title} have no stale read after an answered invalidation (K1, K4, K7, K17; seed ${seed})`, async () => {
       const total = { reads: 0, loads: 0, invalidations: 0 }

@@ -19,6 +19,8 @@ import type { CacheRecord, Generations, Held, HeldKind, Lease } from './rules.ts
 const magic = 0x63
 export const formatVersion = 1
 const headerBytes = 6
+/** What a lease takes beside a value: 39 characters around an instant of at most 16. */
+export const leaseBytes = 55
 
 /** `newer`: by a later release, which must be left alone. `damaged`: not ours, or broken: it is replaced. */
 export type Decoded<T> =

@@ -71,9 +71,9 @@ export interface Question {
 }
 
 export type Judgement =
-  | { readonly type: 'hit'; readonly held: Held; readonly isFree: boolean }
-  /** `isFree`: nobody loads a new one. */
-  | { readonly type: 'stale'; readonly held: Held; readonly isFree: boolean }
+  /** `until`: it may be served so long without another look. `isFree`: nobody loads a new one. */
+  | { readonly type: 'hit'; readonly held: Held; readonly until: EpochMs; readonly isFree: boolean }
+  | { readonly type: 'stale'; readonly held: Held; readonly until: EpochMs; readonly isFree: boolean }
   /** Somebody loads it; in so many milliseconds that lease has ended. */
   | { readonly type: 'wait'; readonly leftMs: number; readonly fallback: Held | undefined }
   /** Take the lease. `isTakeover`: of one whose lease has lapsed. */
@@ -98,10 +98,12 @@ export function judge({ record, now, version, owner, generations, tagEpochs }: Q
     if (now < held.freshUntil) return { type: 'past' }
     held = undefined
   }
-  if (held !== undefined && now < held.freshUntil) return { type: 'hit', held, isFree: !isBusy }
+  if (held !== undefined && now < held.freshUntil) return { type: 'hit', held, until: held.freshUntil, isFree: !isBusy }
   if (isBusy && lease.owner === owner && !lease.isBackoff) return { type: 'mine', fallback: held }
-  if (held !== undefined && (now < held.staleUntil || (isBusy && lease.isBackoff))) return { type: 'stale', held, isFree: !isBusy }
+  if (held !== undefined && now < held.staleUntil) return { type: 'stale', held, until: held.staleUntil, isFree: !isBusy }
   // A failed load's pause protects the source only while there is something to serve.
+  if (held !== undefined && isBusy && lease.isBackoff)
+    return { type: 'stale', held, until: epochMs(Math.min(lease.endsAt, held.keptUntil)), isFree: false }
   if (isBusy && !lease.isBackoff) return { type: 'wait', leftMs: lease.endsAt - now, fallback: held }
   return { type: 'load', fallback: held, isTakeover: lease !== undefined && !lease.isBackoff }
 }

@@ -156,7 +156,10 @@ export interface Cache<K extends CacheKey, V> {
   invalidateTag(tag: string): Promise<Invalidation>
   /** The same for all values of this name. */
   clear(): Promise<Invalidation>
-  /** Runs `commit`, then invalidates, also when it throws: a commit whose answer was lost has happened. Never throws because of the store. */
+  /**
+   * Runs `commit`, then invalidates, also when it throws: a commit whose answer was lost has happened. Never throws because of the store.
+   * A list is taken for one key and for several keys.
+   */
   mutate<T>(key: K | readonly K[], commit: () => T | Promise<T>): Promise<T>
   /** How many invalidations the store has not taken yet. */
   readonly pendingInvalidations: number
