@@ -152,7 +152,8 @@ export class Engine<K extends CacheKey, V> {
   #judge(flight: Flight<K, V>, seen: Seen, owner: string): Found<V> | Exclude<Judgement, { type: 'hit' | 'stale' }> {
     if (seen.isNewer) return { type: 'past' }
     if (seen.damage !== undefined) this.#loading.tell(flight, { type: 'undecodable', cause: seen.damage })
-    const judgement = judge({ ...seen, version: this.#settings.version, owner })
+    const { record, now, generations, tagEpochs } = seen
+    const judgement = judge({ record, now, version: this.#settings.version, owner, generations, tagEpochs })
     if (judgement.type === 'past') return judgement
     const held = 'held' in judgement ? judgement.held : judgement.fallback
     if (held !== undefined && this.invalidations.hasPendingTag(held.tags)) return { type: 'past' }
