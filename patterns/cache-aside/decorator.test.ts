@@ -5,7 +5,8 @@ import { isKvError } from '../../core/kv/errors.ts'
 import { memory } from '../../core/stores/memory.ts'
 import { testClock } from '../../core/testing/clock.ts'
 import { complaints, load, modes } from '../../test/decorators/modes.ts'
-import { currentLoad, methodCache } from './decorator.ts'
+import { cache } from './cache.ts'
+import { Cached, currentLoad, methodCache } from './decorator.ts'
 import type * as Decorated from './testdata/decorated.ts'
 
 describe.each(modes)('@Cached compiled by %s', (mode) => {
@@ -130,6 +131,20 @@ test('a load runs outside of the contexts of its caller (K15)', async () => {
   const seen = await principal.run('ada', () => calls.through('k', () => principal.getStore() ?? 'nobody'))
   expect(seen).toBe('nobody')
   expect(() => currentLoad()).toThrow('outside of a method')
+})
+
+test('what is no key or no cache is refused where it is written, not at the first call', () => {
+  const calls = methodCache<string>({ kv: memory(), name: 'a', ttl: '1m' })
+  const own = cache({ kv: memory(), name: 'a', ttl: '1m', load: (key: string) => key })
+  const wrong: readonly (readonly unknown[])[] = [
+    [calls],
+    [calls, {}],
+    [undefined, { key: String }],
+    [null, { key: String }],
+    [own, { key: String }],
+  ]
+  for (const args of wrong)
+    expect(() => Reflect.apply(Cached, undefined, args)).toThrow(expect.toSatisfy((error) => isKvError(error, 'INVALID_ARGUMENT')) as Error)
 })
 
 test.each(['TypeScript, TC39', 'TypeScript, legacy'] as const)('the compiler takes what fits and refuses what does not: %s', (mode) => {

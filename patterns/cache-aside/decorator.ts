@@ -135,6 +135,10 @@ export function Cached<V, Self = unknown, K extends readonly unknown[] = [], G e
   target: Lazy<Self, MethodCache<V>> | MethodCacheOptions<V>,
   options: CachedOptions<Self, K, G>,
 ): MethodDecorator<OfCall<never, K, unknown> | OfCall<never, G, unknown>, NoInfer<Self>, NoInfer<V>> {
+  if (typeof (options as { key?: unknown } | undefined)?.key !== 'function')
+    invalid('@Cached needs `key`: a function of what tells calls apart')
+  if (target === null || (typeof target !== 'function' && typeof target !== 'object'))
+    invalid('@Cached takes a methodCache, a function that gives one, or the options of one')
   const { key, signal, deadline } = options as CachedOptions<never, never, never>
   const lazy = (typeof target === 'function' || 'through' in target ? target : methodCache(target)) as Lazy<never, MethodCache<unknown>>
   return decorateMethod('@Cached', invalid, async (call) =>

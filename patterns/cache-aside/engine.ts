@@ -68,7 +68,10 @@ export class Engine<K extends CacheKey, V> {
   }
 
   async settled(): Promise<void> {
+    // Pauses before a repetition keep no process alive; whoever waits for what comes after them does.
+    const awake = timerOf(this.#settings, () => {}, Infinity, false)
     while (this.#background.size > 0) await Promise.allSettled(this.#background)
+    this.#settings.timers.clearTimeout(awake as never)
   }
 
   #launch(flight: Flight<K, V>): Flight<K, V> {

@@ -520,6 +520,27 @@ describe('work that goes on after an answer', () => {
     await clock.advance('10s')
     expect(given.size).toBe(0)
   })
+  test('keeps a process alive only for who waits for it to settle (K5, K6)', async () => {
+    const { clock, process } = world()
+    const alive = new Set<unknown>()
+    const timers = {
+      elapsed: clock.elapsed,
+      setTimeout(run: () => void, ms: number) {
+        const timer = clock.setTimeout(() => (alive.delete(timer), run()), ms)
+        alive.add(timer)
+        return Object.assign(timer, { unref: () => (alive.delete(timer), timer) })
+      },
+      clearTimeout: (timer: never) => (alive.delete(timer), clock.clearTimeout(timer)),
+    }
+    const users = process({ lag: '2s', timers })
+    await users.mutate('42', () => undefined)
+    expect(alive.size).toBe(0)
+    const settled = users.settled()
+    expect(alive.size).toBe(1)
+    await clock.advance('2s')
+    await settled
+    expect(alive.size).toBe(0)
+  })
   test('goes on when waitUntil throws, as platforms do outside of a request: nobody who reads or invalidates is told (K13)', async () => {
     const here = world()
     const waitUntil = (): never => {

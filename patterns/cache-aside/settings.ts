@@ -70,6 +70,7 @@ export function settingsOf(options: Given): Settings {
   const { kv, name, share = 'frozen', jitter = defaults.jitter, early = 0, version = 1, waitUntil, random = Math.random } = options
   const { loadsMax = defaults.loadsMax, memoryBytesMax = defaults.memoryBytesMax, errorTtl = 0 } = options
   const timers: Timers = options.timers ?? globalThis
+  if (kv?.capabilities === undefined) invalid('a cache needs `kv`, a store')
   if (typeof name !== 'string' || name === '' || name.length > 64) invalid('cache: name must be 1 to 64 characters')
   if (!['frozen', 'cloned', 'as-is'].includes(share)) invalid(`share must be 'frozen', 'cloned' or 'as-is', not ${JSON.stringify(share)}`)
   if (!(jitter >= 0 && jitter <= 0.5)) invalid(`jitter must be from 0 to 0.5, not ${String(jitter)}`)
