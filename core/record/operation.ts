@@ -70,6 +70,7 @@ export const completionRules: CompletionRules = Object.freeze({ lifeMs: 12_000, 
 
 /**
  * Applies one verb to one record at the store's time `now`. `record` undefined: nothing is known of the key.
+ * `trimAt`: the time by which remembered requests are too old; replicas take the smaller of two clocks, so that a fast one forgets nothing (R8).
  * A dead record that comes back (a tombstone) carries what must outlive the entry; a store drops it once `isForgettable`.
  */
 export function apply(
@@ -77,9 +78,10 @@ export function apply(
   record: KeyRecord | undefined,
   now: EpochMs,
   rules: CompletionRules = completionRules,
+  trimAt: EpochMs = now,
 ): Decision {
   const { request } = operation
-  const known = record === undefined ? noCompletions : trimCompletions(record.completions, now, rules.lifeMs)
+  const known = record === undefined ? noCompletions : trimCompletions(record.completions, trimAt, rules.lifeMs)
   if (request.remember) {
     const earlier = known.entries.find((entry) => entry.session === request.session && entry.sequence === request.sequence)
     if (earlier) return { record, outcome: recall(earlier, operation, record, now) }
@@ -178,7 +180,7 @@ function buried(record: KeyRecord, request: Request, now: EpochMs): KeyRecord {
 }
 
 /** Carries the memory of a request on a key of which nothing else is known. */
-function tombstone(request: Request, now: EpochMs): KeyRecord {
+export function tombstone(request: RequestName, now: EpochMs): KeyRecord {
   const token = `\n${requestToken(request)}` // a name that no create has: this is nobody's life
   return {
     value: undefined,

@@ -1,0 +1,309 @@
+/**
+ * Proposer: all operations that wait for one key in one proxy, one round of PREPARE and ACCEPT at a time. DESIGN.md, sentences P1 to P14.
+ * Pure. Invariant: whatever it answers rests on a state that a quorum holds at one ballot within one epoch.
+ * Why all that wait go into one round: a hot key costs two round trips for everybody, and writers of one proxy never duel.
+ */
+import { assert } from '../../core/base/assert.ts'
+import type { EpochMs } from '../../core/base/types.ts'
+import { apply, tombstone } from '../../core/record/operation.ts'
+import { entryOf, isDead, type KeyRecord } from '../../core/record/record.ts'
+import type { ReplicaAnswer, ReplicaEntry, ShardRow } from '../../core/wire/replica-message.ts'
+import { isBelow, maxBallot, noBallot, quorumOf, sameBallot, type Ballot } from './ballot.ts'
+import { medianOf, type Answer, type Instant, type RegisterPorts, type Work } from './work.ts'
+
+/** After either phase began: whoever has not answered by then is not waited for. */
+export const phaseMsMax = 60
+/** The longest wait between two rounds. */
+const backOffMsMax = 40
+
+interface Preparing {
+  readonly type: 'preparing'
+  readonly round: Round
+  /** Who waited already when the PREPARE left: they alone may be answered from its promises (interleaving 4). */
+  readonly early: ReadonlySet<Work>
+  readonly promises: Map<number, { readonly entry: ReplicaEntry | undefined; readonly isWhole: boolean; readonly clock: EpochMs }>
+}
+/** The highest entry came without its payload. */
+interface Fetching extends Omit<Preparing, 'type'> {
+  readonly type: 'fetching'
+  readonly ballot: Ballot
+}
+interface Accepting {
+  readonly type: 'accepting'
+  readonly round: Round
+  readonly record: KeyRecord
+  readonly answers: Map<Work, Answer>
+  readonly accepted: Set<number>
+}
+interface BackingOff {
+  readonly type: 'backing-off'
+  readonly untilMono: number
+}
+type Phase = { readonly type: 'idle' } | Preparing | Fetching | Accepting | BackingOff
+
+interface Round {
+  readonly ballot: Ballot
+  readonly row: ShardRow
+  /** Of the messages of this phase: an answer to another one is not for us. */
+  readonly id: number
+  readonly endsMono: number
+  /** Zones that said no, or cannot be asked. */
+  readonly refused: Set<number>
+}
+
+export class Proposer {
+  readonly key: string
+  readonly #ports: RegisterPorts
+  #queue: Work[] = []
+  #phase: Phase = { type: 'idle' }
+  #seen: Ballot = noBallot
+  /** A REJECT carried `#seen`'s milliseconds: other replicas have them already. */
+  #isRaised = false
+  #failures = 0
+  #why: 'contention' | 'no-quorum' = 'no-quorum'
+
+  constructor(key: string, ports: RegisterPorts) {
+    this.key = key
+    this.#ports = ports
+  }
+
+  /** Nothing waits and nothing is under way: it may be forgotten. */
+  get isIdle(): boolean {
+    return this.#phase.type === 'idle' && this.#queue.length === 0
+  }
+  get waiting(): number {
+    return this.#queue.length + (this.#phase.type === 'accepting' ? this.#phase.answers.size : 0)
+  }
+
+  add(work: Work, now: Instant): void {
+    this.#queue.push(work)
+    this.#ports.wakeAt(this.key, work.deadlineMono)
+    if (this.#phase.type === 'idle') this.#begin(now)
+  }
+
+  /** Some instant that was asked for has come, or another row of the map is known. */
+  wake(now: Instant): void {
+    this.#endLate(now)
+    const phase = this.#phase
+    switch (phase.type) {
+      case 'idle':
+        return
+      case 'backing-off':
+        if (now.mono >= phase.untilMono) this.#begin(now)
+        return
+      default:
+        if (this.waiting === 0) return this.#rest()
+        if (phase.round.row.epoch !== this.#ports.row().epoch) return this.#again(now, 0)
+        if (now.mono >= phase.round.endsMono) this.#lost('no-quorum', now)
+    }
+  }
+
+  receive(answer: ReplicaAnswer, now: Instant): void {
+    const phase = this.#phase
+    if (phase.type === 'idle' || phase.type === 'backing-off' || answer.id !== phase.round.id) return
+    if (answer.type === 'rejected') return this.#rejected(answer, phase, now)
+    if (answer.epoch !== phase.round.row.epoch) return // votes are counted within one epoch (R11)
+    if (answer.type === 'promised' && phase.type === 'preparing') {
+      const { entry, isWhole, clock, zone } = answer
+      phase.promises.set(zone, { entry, isWhole, clock })
+      if (phase.promises.size >= this.#quorum) this.#decide(phase, now)
+    } else if (answer.type === 'shown' && phase.type === 'fetching') {
+      const { entry, isWhole, clock, zone } = answer
+      // Ballot and record always come from one answer; another ballot means that we were outbid (interleaving 11).
+      if (!isWhole || entry === undefined || !sameBallot(entry.ballot, phase.ballot)) return this.#lost('contention', now)
+      phase.promises.set(zone, { entry, isWhole, clock })
+      this.#decide(phase, now)
+    } else if (answer.type === 'accepted' && phase.type === 'accepting') {
+      phase.accepted.add(answer.zone)
+      if (phase.accepted.size >= this.#quorum) this.#chosen(phase, now)
+    }
+  }
+
+  get #quorum(): number {
+    return quorumOf(this.#ports.row().servers.length)
+  }
+
+  #begin(now: Instant): void {
+    this.#endLate(now)
+    if (this.#queue.length === 0) return this.#rest()
+    if (!this.#ports.clockIsTrusted(now)) {
+      for (const work of this.#queue.splice(0)) this.#end(work, 'clock', now)
+      return this.#rest()
+    }
+    const ballot = this.#ports.ballots.above(this.#seen, now.wall)
+    this.#seen = ballot
+    const round = this.#round(ballot, now)
+    this.#phase = { type: 'preparing', round, early: new Set(this.#queue), promises: new Map() }
+    const { row, id } = round
+    const first = this.#ports.nearest(row)
+    for (const zone of row.servers.keys()) {
+      const wants = zone === first ? 'whole' : 'bare'
+      this.#ports.send(zone, row, { type: 'prepare', id, shard: row.shard, epoch: row.epoch, key: this.key, ballot, isRaised: this.#isRaised, wants })
+    }
+  }
+
+  #round(ballot: Ballot, now: Instant): Round {
+    const endsMono = now.mono + phaseMsMax
+    this.#ports.wakeAt(this.key, endsMono)
+    return { ballot, row: this.#ports.row(), id: this.#ports.nextId(this.key), endsMono, refused: new Set() }
+  }
+
+  /** A quorum promised: nothing that is not shown here can have been chosen below our ballot, or ever will be. */
+  #decide(phase: Preparing | Fetching, now: Instant): void {
+    const { round, early, promises } = phase
+    const shown = [...promises.values()]
+    const highest = shown.reduce<Ballot>((ballot, { entry }) => maxBallot(ballot, entry?.ballot ?? noBallot), noBallot)
+    const holders = shown.filter(({ entry }) => sameBallot(entry?.ballot ?? noBallot, highest))
+    const whole = holders.find(({ isWhole }) => isWhole)
+    if (whole === undefined) return this.#fetch(phase, highest, now)
+    const isChosen = holders.length >= this.#quorum
+    const { entry } = whole
+    const clocks = shown.map(({ clock }) => clock)
+
+    this.#endLate(now)
+    for (const work of this.#queue.filter((one) => this.#isTooOld(one, clocks, now))) this.#take(work, 'too-old', now)
+    if (!this.#ports.clockIsTrusted(now)) for (const work of [...this.#queue]) this.#take(work, 'clock', now)
+
+    if (this.#queue.length === 0) return this.#rest()
+
+    const before = entry?.record
+    const trimAt = Math.min(now.wall, medianOf(clocks)) as EpochMs
+    const answers = new Map<Work, Answer>()
+    let record = before
+    for (const work of this.#queue) {
+      const decision = this.#apply(work, record, now, trimAt)
+      if (decision.record !== record) work.acceptWasSent = 'next'
+      record = decision.record
+      answers.set(work, decision.answer)
+    }
+    if (record === before && entry !== undefined && restsOnExpiry(entry, now.wall)) record = sealed(entry.record, now.wall)
+    if (record === before) {
+      // Nothing changed. Who waited before the PREPARE left may be answered from a state that is chosen already.
+      for (const [work, answer] of answers) {
+        if (!isChosen || !early.has(work) || work.acceptWasSent !== 'no') continue
+        answers.delete(work)
+        this.#ports.answer(work, answer)
+      }
+      if (answers.size === 0) {
+        this.#queue = []
+        this.#failures = 0
+        return this.#rest()
+      }
+    }
+    this.#queue = []
+    this.#accept(round, record ?? blank(answers, now.wall), answers, now)
+  }
+
+  #apply(work: Work, record: KeyRecord | undefined, now: Instant, trimAt: EpochMs): { record: KeyRecord | undefined; answer: Answer } {
+    if (work.operation === undefined) return { record, answer: { type: 'read', entry: entryOf(record, now.wall), now: now.wall } }
+    const decision = apply(work.operation, record, now.wall, this.#ports.rules, trimAt)
+    return { record: decision.record, answer: { type: 'decided', outcome: decision.outcome, now: now.wall } }
+  }
+
+  #fetch(phase: Preparing | Fetching, ballot: Ballot, now: Instant): void {
+    if (phase.type === 'fetching') return this.#lost('contention', now)
+    const { row } = phase.round
+    const round = { ...this.#round(phase.round.ballot, now), row }
+    this.#phase = { ...phase, type: 'fetching', round, ballot }
+    for (const [zone, { entry }] of phase.promises) {
+      if (entry === undefined || !sameBallot(entry.ballot, ballot)) continue
+      this.#ports.send(zone, row, { type: 'read', id: round.id, shard: row.shard, epoch: row.epoch, key: this.key, wants: 'whole' })
+      return
+    }
+  }
+
+  #accept({ ballot, row }: Round, record: KeyRecord, answers: Map<Work, Answer>, now: Instant): void {
+    const round = { ...this.#round(ballot, now), row } // the epoch in which it prepared, whatever the map says meanwhile
+    for (const work of answers.keys()) if (work.acceptWasSent === 'next') work.acceptWasSent = 'yes'
+    this.#phase = { type: 'accepting', round, record, answers, accepted: new Set() }
+    for (const zone of row.servers.keys())
+      this.#ports.send(zone, row, { type: 'accept', id: round.id, shard: row.shard, epoch: row.epoch, key: this.key, ballot, record })
+  }
+
+  #chosen({ answers }: Accepting, now: Instant): void {
+    this.#failures = 0
+    this.#isRaised = false
+    for (const [work, answer] of answers) this.#ports.answer(work, answer)
+    this.#phase = { type: 'idle' }
+    this.#begin(now)
+  }
+
+  #rejected(answer: ReplicaAnswer & { type: 'rejected' }, phase: Preparing | Fetching | Accepting, now: Instant): void {
+    const { round } = phase
+    if (answer.reason === 'epoch') {
+      if (this.#ports.learnRow(answer.row)) this.#again(now, 0)
+      return
+    }
+    if ('bound' in answer) {
+      if (phase.type !== 'accepting' && sameBallot(answer.bound, round.ballot)) return // a PREPARE that came twice
+      if (isBelow(this.#seen, answer.bound)) {
+        this.#seen = answer.bound
+        this.#isRaised = answer.bound.ms > now.wall
+      }
+    }
+    round.refused.add(answer.zone)
+    if (round.row.servers.length - round.refused.size < this.#quorum) this.#lost('contention', now)
+  }
+
+  #lost(why: 'contention' | 'no-quorum', now: Instant): void {
+    this.#why = why
+    const waitMsMax = Math.min(4 * 2 ** Math.min(this.#failures++, 10), backOffMsMax)
+    this.#again(now, 1 + this.#ports.random.next() * (waitMsMax - 1))
+  }
+
+  /** What is not answered yet goes to the head of the line. */
+  #again(now: Instant, waitMs: number): void {
+    if (this.#phase.type === 'accepting') this.#queue = [...this.#phase.answers.keys(), ...this.#queue]
+    this.#phase = { type: 'idle' }
+    if (waitMs === 0) return this.#begin(now)
+    const untilMono = now.mono + waitMs
+    this.#phase = { type: 'backing-off', untilMono }
+    this.#ports.wakeAt(this.key, untilMono)
+  }
+
+  #rest(): void {
+    this.#phase = { type: 'idle' }
+  }
+
+  /** Answers those whose time is over, and takes them out, so that no later ACCEPT carries them. */
+  #endLate(now: Instant): void {
+    const isLate = (work: Work): boolean => now.mono >= work.deadlineMono
+    for (const work of this.#queue.filter(isLate)) this.#take(work, this.#why, now)
+    if (this.#phase.type !== 'accepting') return
+    const { answers } = this.#phase
+    for (const work of [...answers.keys()].filter(isLate)) {
+      answers.delete(work)
+      this.#end(work, this.#why, now)
+    }
+  }
+
+  #isTooOld({ sentAt }: Work, clocks: readonly EpochMs[], now: Instant): boolean {
+    if (sentAt === undefined) return false
+    return Math.max(now.wall, medianOf(clocks)) - sentAt > this.#ports.rules.lifeMs / 2
+  }
+
+  #take(work: Work, why: NoEffect, now: Instant): void {
+    this.#queue.splice(this.#queue.indexOf(work), 1)
+    this.#end(work, why, now)
+  }
+
+  #end(work: Work, why: NoEffect, now: Instant): void {
+    assert(work.acceptWasSent !== 'next', 'what is about to be sent is not ended')
+    this.#ports.answer(work, work.acceptWasSent === 'yes' ? { type: 'unknown', now: now.wall } : { type: 'no-effect', why, now: now.wall })
+  }
+}
+
+type NoEffect = (Answer & { type: 'no-effect' })['why']
+
+/** Dead by time alone, or without the payload that would say more: another zone may hold a later expiry (R13). */
+export const restsOnExpiry = (entry: ReplicaEntry, now: EpochMs): boolean =>
+  entry.stub !== undefined || (entry.record.value !== undefined && isDead(entry.record, now))
+
+/** The tombstone that makes an expiry chosen. It keeps all but the payload. */
+const sealed = (record: KeyRecord, now: EpochMs): KeyRecord => ({ ...record, value: undefined, changedAt: now })
+
+/** Seals "no key" for a key of which nothing is known. */
+function blank(answers: ReadonlyMap<Work, Answer>, now: EpochMs): KeyRecord {
+  const [work] = answers.keys()
+  return tombstone(work?.operation?.request ?? { session: 'identity', sequence: 0 }, now)
+}

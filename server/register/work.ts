@@ -1,0 +1,64 @@
+/**
+ * What proposer and reader share: the operations that wait, their answers, and what they need of the proxy around them.
+ * Pure. Invariant: time, chance and messages come through the ports; nothing here reads a clock.
+ */
+import type { Random } from '../../core/base/random.ts'
+import type { EpochMs } from '../../core/base/types.ts'
+import type { CompletionRules, Operation, Outcome } from '../../core/record/operation.ts'
+import type { Entry } from '../../core/kv/kv.ts'
+import type { ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
+import type { Ballots } from './ballot.ts'
+
+/** Both clocks of one process at one moment. Deadlines are monotonic, all that stands in records is wall clock. */
+export interface Instant {
+  readonly wall: EpochMs
+  /** Milliseconds since an arbitrary start; never falls. */
+  readonly mono: number
+}
+
+/** One operation that waits for its answer. */
+export interface Work {
+  /** Undefined: a read that has to be made chosen, or a repair; it changes nothing itself. */
+  readonly operation: Operation | undefined
+  /** No new ballot for it from here on. */
+  readonly deadlineMono: number
+  /** When the client sent it, by the store's clock as the client knew it. Undefined: it did not say. */
+  readonly sentAt: EpochMs | undefined
+  /** Whether an ACCEPT with its effect left, in any round: from then on a deadline means unknown, and a refusal is sealed (R10). */
+  acceptWasSent: 'no' | 'next' | 'yes'
+}
+
+export type Answer =
+  | { readonly type: 'decided'; readonly outcome: Outcome; readonly now: EpochMs }
+  | { readonly type: 'read'; readonly entry: Entry | undefined; readonly now: EpochMs }
+  /** This attempt did nothing, and never will. */
+  | { readonly type: 'no-effect'; readonly why: 'contention' | 'no-quorum' | 'overload' | 'clock' | 'too-old'; readonly now: EpochMs }
+  /** It may be applied or not, also later. The same request id may be sent again. */
+  | { readonly type: 'unknown'; readonly now: EpochMs }
+
+/** What the proxy gives to the rounds of its keys. */
+export interface RegisterPorts {
+  readonly ballots: Ballots
+  readonly random: Random
+  readonly rules: CompletionRules
+  /** The key's shard as the proxy knows it now. */
+  row(): ShardRow
+  /** Takes a newer row; false: it is not newer than the known one. */
+  learnRow(row: ShardRow): boolean
+  /** The zone that is asked for the payload. */
+  nearest(row: ShardRow): number
+  /** A number for the messages of one phase; answers that carry it come to this key. */
+  nextId(key: string): number
+  send(zone: number, row: ShardRow, message: ReplicaRequest): void
+  /** `wake` is due at this monotonic instant, or sooner. */
+  wakeAt(key: string, mono: number): void
+  answer(work: Work, answer: Answer): void
+  /** R15: whoever cannot trust its clock starts no write and shows nothing that expires. */
+  clockIsTrusted(now: Instant): boolean
+}
+
+/** The middle one; of two the smaller. */
+export function medianOf(values: readonly EpochMs[]): EpochMs {
+  const sorted = values.toSorted((a, b) => a - b)
+  return sorted[(sorted.length - 1) >> 1] as EpochMs
+}
