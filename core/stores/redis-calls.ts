@@ -50,6 +50,13 @@ export class Call {
     this.finish(error, reply)
   }
 
+  /** It had no effect where it was sent: until it is sent again nobody has it. */
+  takeBack(): void {
+    this.link?.calls.delete(this)
+    this.link = undefined
+    this.sent = false
+  }
+
   /** The signal or the deadline ended the wait. */
   giveUp(code: 'ABORTED' | 'DEADLINE_EXCEEDED', cause: unknown): void {
     const mayBeThere = this.gate !== undefined && (this.sent || this.link?.connection.isOpen === true)
@@ -226,22 +233,20 @@ export class Calls {
       } catch (error) {
         if (call.done) return
         const word = serverWord(error)
-        if (word === 'NOSCRIPT' && !asText) {
-          asText = true // a server that was started anew or was not asked yet; it keeps the script from now on
-        } else if ((word === 'MOVED' || word === 'ASK') && turn <= redirectionsMax) {
-          asked = word === 'ASK' ? addressIn(error) : undefined
-          if (word === 'MOVED') await this.#learn(call.key).catch(() => undefined)
-        } else if (word === undefined && !isKvError(error) && !call.sent && this.#topology.isCluster && turn <= redirectionsMax) {
-          asked = undefined
-          await this.#learn(call.key).catch(() => undefined)
-        } else {
+        // A server that was started anew or was not asked yet; it keeps the script from now on.
+        const isUnread = word === 'NOSCRIPT' && !asText
+        const isUnsent = word === undefined && !isKvError(error) && !call.sent
+        const isElsewhere = this.#topology.isCluster && turn <= redirectionsMax && (word === 'MOVED' || word === 'ASK' || isUnsent)
+        if (!isUnread && !isElsewhere) {
           if (isKvError(error)) call.end(error)
           else if (word === undefined) call.lose(error)
           else call.end(refusalOf(word, error))
           return
         }
-        call.link?.calls.delete(call)
-        call.sent = false
+        call.takeBack()
+        if (isUnread) asText = true
+        else asked = word === 'ASK' ? addressIn(error) : undefined
+        if (isElsewhere && word !== 'ASK') await this.#learn(call.key).catch(() => undefined)
       }
     }
   }
@@ -311,6 +316,12 @@ function refusalOf(word: string, cause: unknown): KvError {
       return new KvError('UNAVAILABLE', {
         message: 'Redis refuses this user',
         hint: 'allow it EVAL, EVALSHA, TIME, GET, SET, DEL (with `wait` also WAIT, EXISTS, SETRANGE) and the keys of the prefix',
+        cause,
+      })
+    case 'MOVED':
+      return new KvError('UNAVAILABLE', {
+        message: 'Redis says that another server has this key',
+        hint: 'for a cluster give redisKv a Cluster of ioredis, or what createCluster of redis gives',
         cause,
       })
     default:

@@ -137,27 +137,29 @@ export function topologyOf(client: RedisClient): Topology {
   if (typeof client !== 'object' || client === null) return unknownShape()
   if (hasKeyPrefix(client))
     invalid('the client has a keyPrefix of its own', 'say it as `prefix` of redisKv: a client does not put its own before all keys')
-  if (has(client, 'nodeClient', 'sendCommand')) return nodeRedisCluster(client as NodeRedisClusterShape)
+  // Those of redis 4 have no `withTypeMapping`: they would give values as texts, and what is no text would be lost.
+  if (has(client, 'nodeClient', 'sendCommand', 'withTypeMapping')) return nodeRedisCluster(client as NodeRedisClusterShape)
   if (has(client, 'nodes', 'exists', 'refreshSlotsCache')) return ioredisCluster(client as IoredisClusterShape)
   // A pool or a sentinel of node-redis gives each command to a connection of its choice.
   if (has(client, 'evalshaBuffer', 'evalBuffer', 'wait', 'on') && 'status' in client) return single(client as IoredisShape)
-  if (has(client, 'sendCommand', 'on', 'duplicate') && 'isReady' in client && !has(client, 'acquire'))
+  if (has(client, 'sendCommand', 'on', 'duplicate', 'withTypeMapping') && 'isReady' in client && !has(client, 'acquire'))
     return single(client as NodeRedisShape)
   return unknownShape()
 }
 
 const unknownShape = (): never =>
   invalid(
-    'redisKv takes a Redis or Cluster of ioredis, or what createClient or createCluster of redis gives',
+    'redisKv takes a Redis or Cluster of ioredis 5 or later, or what createClient or createCluster of redis 5 or later gives',
     'a pool or a sentinel of node-redis cannot be used: two commands in a row must take one connection',
   )
 
 const has = (client: object, ...names: readonly string[]): boolean =>
   names.every((name) => typeof (client as Record<string, unknown>)[name] === 'function')
 
+/** Where the options of a client are: a cluster of node-redis has no other name for them. */
 function hasKeyPrefix(client: object): boolean {
-  const { options } = client as { readonly options?: { readonly keyPrefix?: unknown } }
-  return typeof options === 'object' && options !== null && Boolean(options.keyPrefix)
+  const { options, _options = options } = client as Readonly<Record<'options' | '_options', { readonly keyPrefix?: unknown } | undefined>>
+  return Boolean(options?.keyPrefix) || Boolean(_options?.keyPrefix)
 }
 
 const single = (client: IoredisShape | NodeRedisShape): Topology => ({

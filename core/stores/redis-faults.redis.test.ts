@@ -5,10 +5,10 @@
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { isKvError, type KvError } from '../kv/errors.ts'
 import { newId } from '../kv/id.ts'
 import type { KV } from '../kv/kv.ts'
 import { redisKv, type RedisClient } from './redis.ts'
+import { faultOf } from './testdata/fault-of.ts'
 import { redisProxy, type RedisProxy } from './testdata/redis-proxy.ts'
 import { adminOf, redisServer, until, type RedisServer } from './testdata/redis-server.ts'
 
@@ -24,15 +24,6 @@ afterAll(async () => {
   admin?.disconnect()
   await server?.close()
 })
-
-const faultOf = async (call: Promise<unknown>): Promise<KvError> => {
-  const error: unknown = await call.then(
-    () => 'it was answered',
-    (caught: unknown) => caught,
-  )
-  if (!isKvError(error)) throw new Error(`expected a KvError, got ${String(error)}`)
-  return error
-}
 
 const clients: Readonly<Record<string, (port: number) => Promise<{ client: RedisClient; end: () => void }>>> = {
   ioredis: async (port) => {

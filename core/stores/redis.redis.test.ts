@@ -12,14 +12,21 @@ import { kvConformance } from '../conformance/index.ts'
 import { newId } from '../kv/id.ts'
 import { faulty } from '../testing/index.ts'
 import { redisKv } from './redis.ts'
-import { bundleRedis } from './testdata/redis-elsewhere.ts'
+import { bundle, type Bundle } from './testdata/bundled.ts'
 import { adminOf, redisServer, until, type RedisServer } from './testdata/redis-server.ts'
+
+/** How another process reaches the store. */
+const source = `
+import { Redis } from 'ioredis'
+import { redisKv } from './redis.ts'
+export const openKv = (port) => redisKv(new Redis({ port: Number(port) }))
+`
 
 let server: RedisServer
 let replica: RedisServer
-let bundle: Awaited<ReturnType<typeof bundleRedis>>
+let elsewhere: Bundle
 beforeAll(async () => {
-  bundle = await bundleRedis()
+  elsewhere = await bundle('redis', source)
   server = await redisServer()
   replica = await redisServer(['--replicaof', '127.0.0.1', `${server.port}`])
   const admin = adminOf(replica.port)
@@ -28,7 +35,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await Promise.all([server?.close(), replica?.close()])
-  bundle?.remove()
+  elsewhere?.remove()
 })
 
 const ioredis = () => new Redis({ port: server.port })
@@ -36,12 +43,12 @@ const nodeRedis = () =>
   createClient({ socket: { host: '127.0.0.1', port: server.port } })
     .on('error', () => undefined)
     .connect()
-const elsewhere = () => ({ processes: { module: pathToFileURL(bundle.path).href, args: [`${server.port}`] } })
+const processes = () => ({ module: pathToFileURL(elsewhere.path).href, args: [`${server.port}`] })
 
 describe('ioredis', () => {
   kvConformance(test, () => {
     const client = ioredis()
-    return { kv: redisKv(client), ...elsewhere(), close: () => client.disconnect() }
+    return { kv: redisKv(client), processes: processes(), close: () => client.disconnect() }
   })
 })
 
@@ -55,7 +62,7 @@ describe('ioredis that gives numbers as texts and gathers commands, with a prefi
 describe('node-redis', () => {
   kvConformance(test, async () => {
     const client = await nodeRedis()
-    return { kv: redisKv(client), ...elsewhere(), close: () => client.destroy() }
+    return { kv: redisKv(client), processes: processes(), close: () => client.destroy() }
   })
 })
 

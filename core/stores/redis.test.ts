@@ -4,10 +4,10 @@
  */
 import { EventEmitter } from 'node:events'
 import { describe, expect, test } from 'vitest'
-import { isKvError, type KvError } from '../kv/errors.ts'
 import type { Version } from '../kv/kv.ts'
 import { redisKv, redisKvWith, type RedisClient, type RedisOptions } from './redis.ts'
 import { readScript, writeScript } from './redis-script.ts'
+import { faultOf } from './testdata/fault-of.ts'
 
 const one = Uint8Array.of(1)
 const begin = 1_700_000_000_000
@@ -75,15 +75,6 @@ const missing = (now = begin): unknown => [4, now]
 const found = (now = begin, expiresAt = 0): unknown => [1, now, 1, begin, Buffer.from('name'), begin, expiresAt, Buffer.from(one)]
 const written = [0, begin, 1, begin, Buffer.from('name'), begin, 0]
 
-const faultOf = async (call: Promise<unknown>): Promise<KvError> => {
-  const error: unknown = await call.then(
-    () => 'it was answered',
-    (caught: unknown) => caught,
-  )
-  if (!isKvError(error)) throw new Error(`expected a KvError, got ${String(error)}`)
-  return error
-}
-
 describe('redisKv', () => {
   test('takes no client that it cannot work with, and says which it can', () => {
     const shapes: readonly unknown[] = [
@@ -92,10 +83,14 @@ describe('redisKv', () => {
       'redis://localhost',
       { status: 'ready', on() {} },
       { sendCommand() {}, on() {}, execute() {} },
-      { sendCommand() {}, on() {}, duplicate() {}, isReady: true, acquire() {} },
+      { sendCommand() {}, on() {}, duplicate() {}, withTypeMapping() {}, isReady: true, acquire() {} },
+      // redis 4: a client, and a cluster.
+      { sendCommand() {}, on() {}, duplicate() {}, isReady: true },
+      { sendCommand() {}, on() {}, duplicate() {}, nodeClient() {}, slots: [] },
     ]
     for (const shape of shapes) expect(() => redisKv(shape as RedisClient)).toThrow(/ioredis/)
-    expect(() => redisKv(Object.assign(new PlayedClient(), { options: { keyPrefix: 'theirs:' } }) as RedisClient)).toThrow(/keyPrefix/)
+    for (const options of ['options', '_options'])
+      expect(() => redisKv(Object.assign(new PlayedClient(), { [options]: { keyPrefix: 'theirs:' } }) as RedisClient)).toThrow(/keyPrefix/)
   })
 
   test('takes no options that mean nothing', () => {
@@ -286,6 +281,35 @@ describe('an error', () => {
     expect([writing?.code, reading?.code]).toEqual([write, read])
     expect((writing?.cause as Error | undefined)?.message).toBe(message)
     expect(writing?.retry).toBe(write === 'UNKNOWN_OUTCOME' ? 'same-request-id' : write === 'RECORD_FOREIGN' ? 'never' : 'safe')
+  })
+
+  test('that another server has the key ends the call of a client that knows one server, and says what to give', async () => {
+    const { client, kv } = world()
+    const fault = faultOf(kv.set('a', one))
+    await turn()
+    client.sent[0]?.fail('MOVED 15495 127.0.0.1:6381')
+    expect(await fault).toMatchObject({ code: 'UNAVAILABLE', retry: 'safe', hint: expect.stringContaining('Cluster') as string })
+    expect(client.sent).toHaveLength(1)
+  })
+
+  test('that another server has the key leaves nothing with the first one: a deadline meanwhile is DEADLINE_EXCEEDED', async () => {
+    const node = Object.assign(new PlayedClient(), { options: { host: '127.0.0.1', port: 6_381 } })
+    const cluster = Object.assign(new EventEmitter(), {
+      status: 'ready',
+      slots: Array.from({ length: 16_384 }, () => ['127.0.0.1:6381']),
+      nodes: () => [node],
+      exists: async () => 0,
+      refreshSlotsCache: () => undefined, // never done
+    })
+    const { ticker, fire } = played()
+    const kv = redisKvWith(cluster, {}, ticker, bounds)
+    const fault = faultOf(kv.set('a', one))
+    await turn()
+    node.sent[0]?.fail('MOVED 15495 127.0.0.1:6382')
+    await turn()
+    fire()
+    expect(await fault).toMatchObject({ code: 'DEADLINE_EXCEEDED', retry: 'safe' })
+    expect(String(node.sent[0]?.args[3])).toBe('0')
   })
 
   test('of a client that had not sent the write yet is UNAVAILABLE', async () => {
