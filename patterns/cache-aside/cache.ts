@@ -115,7 +115,8 @@ class CacheAside<K extends CacheKey, V> implements Cache<K, V> {
     } catch (cause) {
       tell(this.name, generationsKeyOf(this.name), { type: 'store-error', cause })
     }
-    invalidations.again(target)
+    const late = invalidations.again(target)
+    if (this.#settings.isInline) await late
   }
 
   async #get(key: K, { signal, deadline }: GetOptions = {}): Promise<V> {

@@ -565,6 +565,14 @@ describe('work that goes on after an answer', () => {
     await clock.advance('1m')
     source.rows.set('42', 'new')
     expect(await users.get('42')).toBe('new')
+    const mutating = process({ lag: '2s', waitUntil: 'inline' })
+    let isOver = false
+    void mutating.mutate('42', () => source.rows.set('42', 'newer')).then(() => (isOver = true))
+    await clock.advance(1_999)
+    expect([isOver, await users.get('42')]).toEqual([false, 'newer'])
+    source.rows.set('42', 'newest') // the replica has it now
+    await clock.advance(1)
+    expect([isOver, await users.get('42')]).toEqual([true, 'newest'])
   })
 })
 

@@ -42,7 +42,7 @@ export class Invalidations {
   readonly #pending = new Map<string, Pending>()
   #lagging = 0
   #clearsAt = 0
-  #isClearing = false
+  #clearing: Promise<void> | undefined
 
   constructor(settings: Settings, store: CacheStore, forget: Forget, track: (work: Promise<unknown>) => void) {
     this.#settings = settings
@@ -81,30 +81,29 @@ export class Invalidations {
     }
   }
 
-  /** Once more after the lag of a replica: a load in between may have read from before the commit (K5). */
-  again(target: Target): void {
+  /** Once more after the lag of a replica: a load in between may have read from before the commit (K5). Never throws. */
+  again(target: Target): Promise<void> | undefined {
     const { lagMs, elapsed } = this.#settings
-    if (lagMs === 0) return
+    if (lagMs === 0) return undefined
     if (this.#lagging >= invalidationLimits.waitingMax) {
       this.#clearsAt = elapsed() + lagMs
-      if (!this.#isClearing) this.#track(this.#clearLate())
-      return
+      if (this.#clearing === undefined) this.#track((this.#clearing = this.#clearLate()))
+      return this.#clearing
     }
     this.#lagging++
-    this.#track(
-      this.#pause(lagMs).then(async () => {
-        this.#lagging--
-        await this.#strikeLate(target)
-      }),
-    )
+    const late = this.#pause(lagMs).then(async () => {
+      this.#lagging--
+      await this.#strikeLate(target)
+    })
+    this.#track(late)
+    return late
   }
 
   /** Stands for all who found the list full; not before the lag of the last of them. */
   async #clearLate(): Promise<void> {
     const { elapsed } = this.#settings
-    this.#isClearing = true
     while (elapsed() < this.#clearsAt) await this.#pause(this.#clearsAt - elapsed())
-    this.#isClearing = false
+    this.#clearing = undefined
     await this.#strikeLate('all')
   }
 

@@ -149,7 +149,7 @@ async function history({ seed, freshMs = 0, faults = false, mistake = (kv) => kv
 const seed = Number(process.env.HAPAX_SEED)
 const runs = 150
 /** Values are past their ttl before their refresh has ended; readers wait for refreshes, and loads for each other. */
-const hasty = { ttl: '1s', stale: '1m', maxStale: '2m', soft: '4s', early: 1, loadsMax: 1 } as const
+const hasty = { ttl: '5ms', stale: '1m', maxStale: '2m', soft: '2s', hard: '20s', early: 1, loadsMax: 2 } as const
 
 describe('random histories of three processes', () => {
   for (const [title, plan] of [

@@ -99,7 +99,7 @@ export interface CacheSettings {
   readonly storeDeadline?: Duration | undefined
   /** The second invalidation of `mutate`, so long after the first: the lag of the replica that the loader reads. Default: none. */
   readonly lag?: Duration | undefined
-  /** Is given what goes on after an answer (refreshes, write-backs, invalidations to be repeated); 'inline': nothing does, callers wait for it (K13). */
+  /** Is given what goes on after an answer (refreshes, write-backs, invalidations to be repeated); 'inline': callers wait for it, but for repetitions of what was answered with `done: false` (K13). */
   readonly waitUntil?: ((work: Promise<unknown>) => void) | 'inline' | undefined
   /** Default: the machine's. A test clock fits. */
   readonly timers?: Timers | undefined
