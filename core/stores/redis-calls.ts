@@ -292,7 +292,7 @@ const messageOf = (error: unknown): string => (error instanceof Error ? error.me
 /** Redis 6 wraps what a command inside of a script was refused with. */
 function serverWord(error: unknown): string | undefined {
   const message = messageOf(error)
-  const [, word] = /^ERR Error running script.*?: -([A-Z]+) /.exec(message) ?? /^([A-Z]+)\b/.exec(message) ?? []
+  const [, word] = /^ERR Error running script.*?: -?([A-Z]+) /.exec(message) ?? /^([A-Z]+)\b/.exec(message) ?? []
   return word !== undefined && refusals.has(word) ? word : undefined
 }
 

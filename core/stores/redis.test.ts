@@ -257,6 +257,11 @@ describe('an error', () => {
     ["OOM command not allowed when used memory > 'maxmemory'. script: f00, on @user_script:12.", 'MEMORY_FULL', 'MEMORY_FULL'],
     ['ERR Error running script (call to f_00): @user_script:9: @user_script: 9: -OOM command not allowed', 'MEMORY_FULL', 'MEMORY_FULL'],
     ['WRONGTYPE Operation against a key holding the wrong kind of value', 'RECORD_FOREIGN', 'RECORD_FOREIGN'],
+    [
+      'ERR Error running script (call to f_00): @user_script:1: WRONGTYPE Operation against a key holding the wrong kind of value',
+      'RECORD_FOREIGN',
+      'RECORD_FOREIGN',
+    ],
     ["READONLY You can't write against a read only replica.", 'UNAVAILABLE', 'UNAVAILABLE'],
     ['LOADING Redis is loading the dataset in memory', 'UNAVAILABLE', 'UNAVAILABLE'],
     ['CLUSTERDOWN The cluster is down', 'UNAVAILABLE', 'UNAVAILABLE'],
