@@ -116,6 +116,17 @@ async function alone(work) {
   }
 }
 
+/** A folder that an image of a container brought along, or that is another mount, cannot be renamed (EXDEV); it is copied then. */
+export function move(from, to, rename = renameSync) {
+  try {
+    rename(from, to)
+  } catch (error) {
+    if (error.code !== 'EXDEV') throw error
+    cpSync(from, to, { recursive: true })
+    rmSync(from, { recursive: true })
+  }
+}
+
 /** Builds when the sources differ from those of the last build. @returns whether it built. */
 export const build = () => alone(buildStale)
 
@@ -129,10 +140,10 @@ async function buildStale() {
     tsc(['-p', 'tsconfig.build.json', '--outDir', target])
     buildExamples(target)
     await buildPage(target)
-    writeFileSync(join(target, '.stamp'), hash)
     const old = join(root, '.cache', `old-${process.pid}`)
-    if (existsSync(dist)) renameSync(dist, old)
-    renameSync(target, dist)
+    if (existsSync(dist)) move(dist, old)
+    move(target, dist)
+    writeFileSync(stampPath, hash) // last: a copy that was cut short is made anew
     rmSync(old, { recursive: true, force: true })
   } finally {
     rmSync(target, { recursive: true, force: true })
