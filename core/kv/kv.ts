@@ -6,6 +6,8 @@
  *
  * What a caller can expect (a refusal) is a value; what it cannot (a fault) is a thrown KvError.
  */
+// So that the types also compile for who has neither this library in `lib` nor @types/node.
+/// <reference lib="esnext.disposable" preserve="true" />
 import type { Brand, Duration, EpochMs } from '../base/types.ts'
 import type { Capabilities } from './limits.ts'
 
