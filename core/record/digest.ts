@@ -7,7 +7,17 @@ import type { KeyRecord } from './record.ts'
 
 export function digestOf(record: KeyRecord): number {
   const { value, version, createdAt, lastModifiedAt, changedAt, expiresAt, originator, lastRequest, completions } = record
-  const head = JSON.stringify([version, createdAt, lastModifiedAt, changedAt, expiresAt, originator, lastRequest, completions, value?.length])
+  const head = JSON.stringify([
+    version,
+    createdAt,
+    lastModifiedAt,
+    changedAt,
+    expiresAt,
+    originator,
+    lastRequest,
+    completions,
+    value?.length,
+  ])
   let low = 0x811c9dc5
   let high = 0x01234567
   const take = (byte: number): void => {

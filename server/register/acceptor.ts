@@ -105,7 +105,8 @@ export class Acceptor {
     const bound = maxBallot(promises.of(key), accepted)
     if (isBelow(ballot, bound)) return { type: 'rejected', reason: 'ballot', bound }
     // The entry's own ballot may come again below the floor: that is what keeps repair alive.
-    if (isAtMost(ballot, promises.floor) && !sameBallot(ballot, accepted)) return { type: 'rejected', reason: 'lasting', bound: promises.floor }
+    if (isAtMost(ballot, promises.floor) && !sameBallot(ballot, accepted))
+      return { type: 'rejected', reason: 'lasting', bound: promises.floor }
     const { purged } = this.#ports.marks
     if (stored.type === 'absent' && isAtMost(ballot, purged)) return { type: 'rejected', reason: 'lasting', bound: purged }
     if (entry !== undefined && sameBallot(ballot, accepted)) {
@@ -145,4 +146,3 @@ export function stubOf(entry: ReplicaEntry): ReplicaEntry {
 /** When an entry may become a stub: an expired one, or one that is a tombstone anyhow. Undefined: it lives until it is changed. */
 export const diesAt = ({ record }: ReplicaEntry): EpochMs | undefined =>
   record.value === undefined ? epochMs(0) : record.expiresAt === 0 ? undefined : record.expiresAt
-

@@ -3,7 +3,8 @@
  * Pure. Invariant: for each key the bound that `of` gives never falls: what leaves the table raises the floor (R12).
  * Why a bound at all: each PREPARE of a new key adds a row, and keys are the clients'.
  */
-import { isBelow, maxBallot, noBallot, type Ballot } from './ballot.ts'
+import { Heap } from '../../core/base/collections.ts'
+import { compareBallots, isBelow, maxBallot, noBallot, type Ballot } from './ballot.ts'
 
 interface Row {
   readonly key: string
@@ -13,8 +14,7 @@ interface Row {
 export class PromiseTable {
   readonly #rowsMax: number
   readonly #rows = new Map<string, Row>()
-  /** A binary heap, lowest ballot first; rows that left `#rows` are dropped when they come up. */
-  #heap: Row[] = []
+  readonly #lowest = new Heap<Row>((a, b) => compareBallots(a.ballot, b.ballot))
   #floor: Ballot
   #evictions = 0
 
@@ -44,9 +44,9 @@ export class PromiseTable {
   make(key: string, ballot: Ballot): void {
     const row = { key, ballot }
     this.#rows.set(key, row)
-    this.#push(row)
+    this.#lowest.push(row)
     while (this.#rows.size > this.#rowsMax) this.#evict()
-    if (this.#heap.length > 2 * this.#rowsMax + 8) this.#rebuild()
+    if (this.#lowest.size > 2 * this.#rowsMax + 8) this.#rebuild()
   }
 
   /** An accepted entry carries the ballot from now on. A promise above it stays. */
@@ -60,46 +60,16 @@ export class PromiseTable {
   }
 
   #evict(): void {
-    const row = this.#pop()
-    if (this.#rows.get(row.key) !== row) return
+    const row = this.#lowest.pop()
+    if (row === undefined || this.#rows.get(row.key) !== row) return
     this.#rows.delete(row.key)
     this.#evictions++
     this.raiseFloor(row.ballot)
   }
 
-  #push(row: Row): void {
-    const heap = this.#heap
-    let at = heap.push(row) - 1
-    while (at > 0) {
-      const parent = (at - 1) >> 1
-      if (!isBelow(row.ballot, (heap[parent] as Row).ballot)) break
-      heap[at] = heap[parent] as Row
-      at = parent
-    }
-    heap[at] = row
-  }
-
-  #pop(): Row {
-    const heap = this.#heap
-    const top = heap[0] as Row
-    const last = heap.pop() as Row
-    if (heap.length === 0) return top
-    let at = 0
-    for (;;) {
-      let child = 2 * at + 1
-      if (child >= heap.length) break
-      if (child + 1 < heap.length && isBelow((heap[child + 1] as Row).ballot, (heap[child] as Row).ballot)) child++
-      if (!isBelow((heap[child] as Row).ballot, last.ballot)) break
-      heap[at] = heap[child] as Row
-      at = child
-    }
-    heap[at] = last
-    return top
-  }
-
+  /** Rows that left are dropped when they come up; with too many of them it is made anew. */
   #rebuild(): void {
-    this.#heap = []
-    for (const row of this.#rows.values()) this.#push(row)
+    this.#lowest.clear()
+    for (const row of this.#rows.values()) this.#lowest.push(row)
   }
 }
-

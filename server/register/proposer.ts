@@ -8,7 +8,7 @@ import type { EpochMs } from '../../core/base/types.ts'
 import { apply, tombstone } from '../../core/record/operation.ts'
 import { entryOf, isDead, type KeyRecord } from '../../core/record/record.ts'
 import type { ReplicaAnswer, ReplicaEntry, ShardRow } from '../../core/wire/replica-message.ts'
-import { isBelow, maxBallot, noBallot, quorumOf, sameBallot, type Ballot } from './ballot.ts'
+import { maxBallot, noBallot, quorumOf, sameBallot, type Ballot } from './ballot.ts'
 import { medianOf, type Answer, type Instant, type RegisterPorts, type Work } from './work.ts'
 
 /** After either phase began: whoever has not answered by then is not waited for. */
@@ -56,9 +56,8 @@ export class Proposer {
   readonly #ports: RegisterPorts
   #queue: Work[] = []
   #phase: Phase = { type: 'idle' }
+  /** The highest bound of a REJECT. Own ballots do not count: after a step of the clock they would carry its fault on. */
   #seen: Ballot = noBallot
-  /** A REJECT carried `#seen`'s milliseconds: other replicas have them already. */
-  #isRaised = false
   #failures = 0
   #why: 'contention' | 'no-quorum' = 'no-quorum'
 
@@ -77,7 +76,7 @@ export class Proposer {
 
   add(work: Work, now: Instant): void {
     this.#queue.push(work)
-    this.#ports.wakeAt(this.key, work.deadlineMono)
+    this.#ports.wakeAt(work.deadlineMono)
     if (this.#phase.type === 'idle') this.#begin(now)
   }
 
@@ -131,21 +130,21 @@ export class Proposer {
       return this.#rest()
     }
     const ballot = this.#ports.ballots.above(this.#seen, now.wall)
-    this.#seen = ballot
+    const isRaised = ballot.ms > now.wall // then other replicas have these milliseconds already
     const round = this.#round(ballot, now)
     this.#phase = { type: 'preparing', round, early: new Set(this.#queue), promises: new Map() }
     const { row, id } = round
     const first = this.#ports.nearest(row)
     for (const zone of row.servers.keys()) {
       const wants = zone === first ? 'whole' : 'bare'
-      this.#ports.send(zone, row, { type: 'prepare', id, shard: row.shard, epoch: row.epoch, key: this.key, ballot, isRaised: this.#isRaised, wants })
+      this.#ports.send(zone, row, { type: 'prepare', id, shard: row.shard, epoch: row.epoch, key: this.key, ballot, isRaised, wants })
     }
   }
 
   #round(ballot: Ballot, now: Instant): Round {
     const endsMono = now.mono + phaseMsMax
-    this.#ports.wakeAt(this.key, endsMono)
-    return { ballot, row: this.#ports.row(), id: this.#ports.nextId(this.key), endsMono, refused: new Set() }
+    this.#ports.wakeAt(endsMono)
+    return { ballot, row: this.#ports.row(), id: this.#ports.nextId(), endsMono, refused: new Set() }
   }
 
   /** A quorum promised: nothing that is not shown here can have been chosen below our ballot, or ever will be. */
@@ -222,7 +221,6 @@ export class Proposer {
 
   #chosen({ answers }: Accepting, now: Instant): void {
     this.#failures = 0
-    this.#isRaised = false
     for (const [work, answer] of answers) this.#ports.answer(work, answer)
     this.#phase = { type: 'idle' }
     this.#begin(now)
@@ -231,15 +229,12 @@ export class Proposer {
   #rejected(answer: ReplicaAnswer & { type: 'rejected' }, phase: Preparing | Fetching | Accepting, now: Instant): void {
     const { round } = phase
     if (answer.reason === 'epoch') {
-      if (this.#ports.learnRow(answer.row)) this.#again(now, 0)
+      if (this.#ports.learnRow(answer.row, now)) this.#again(now, 0)
       return
     }
     if ('bound' in answer) {
       if (phase.type !== 'accepting' && sameBallot(answer.bound, round.ballot)) return // a PREPARE that came twice
-      if (isBelow(this.#seen, answer.bound)) {
-        this.#seen = answer.bound
-        this.#isRaised = answer.bound.ms > now.wall
-      }
+      this.#seen = maxBallot(this.#seen, answer.bound)
     }
     round.refused.add(answer.zone)
     if (round.row.servers.length - round.refused.size < this.#quorum) this.#lost('contention', now)
@@ -258,7 +253,7 @@ export class Proposer {
     if (waitMs === 0) return this.#begin(now)
     const untilMono = now.mono + waitMs
     this.#phase = { type: 'backing-off', untilMono }
-    this.#ports.wakeAt(this.key, untilMono)
+    this.#ports.wakeAt(untilMono)
   }
 
   #rest(): void {

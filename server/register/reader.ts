@@ -12,6 +12,11 @@ import type { Answer, Instant, RegisterPorts, Work } from './work.ts'
 /** Rounds that may come to nothing before the reads become a write of what is there. */
 const roundsMax = 3
 
+export interface ReaderPorts extends RegisterPorts {
+  /** How long to wait for the first quorum before the other zones are asked, in milliseconds. */
+  hedgeMs(): number
+}
+
 interface Held {
   readonly entry: ReplicaEntry | undefined
   readonly isWhole: boolean
@@ -34,14 +39,14 @@ interface Round {
 
 export class Reader {
   readonly key: string
-  readonly #ports: RegisterPorts & { hedgeMs(): number }
+  readonly #ports: ReaderPorts
   readonly #proposeInstead: (work: Work, now: Instant) => void
   #queue: Work[] = []
   #round: Round | undefined
   #failures = 0
 
   /** @param proposeInstead takes reads that only a write can answer */
-  constructor(key: string, ports: RegisterPorts & { hedgeMs(): number }, proposeInstead: (work: Work, now: Instant) => void) {
+  constructor(key: string, ports: ReaderPorts, proposeInstead: (work: Work, now: Instant) => void) {
     this.key = key
     this.#ports = ports
     this.#proposeInstead = proposeInstead
@@ -56,7 +61,7 @@ export class Reader {
 
   add(work: Work, now: Instant): void {
     this.#queue.push(work)
-    this.#ports.wakeAt(this.key, work.deadlineMono)
+    this.#ports.wakeAt(work.deadlineMono)
     if (this.#round === undefined) this.#begin(now)
   }
 
@@ -99,7 +104,7 @@ export class Reader {
     if (this.#queue.length === 0) return
     const row = this.#ports.row()
     const round: Round = {
-      id: this.#ports.nextId(this.key),
+      id: this.#ports.nextId(),
       row,
       members: this.#queue.splice(0),
       endsMono: now.mono + phaseMsMax,
@@ -112,8 +117,8 @@ export class Reader {
       holders: new Set(),
     }
     this.#round = round
-    this.#ports.wakeAt(this.key, round.endsMono)
-    this.#ports.wakeAt(this.key, round.patienceMono)
+    this.#ports.wakeAt(round.endsMono)
+    this.#ports.wakeAt(round.patienceMono)
     const first = this.#ports.nearest(row)
     const count = row.servers.length
     for (let index = 0; index < this.#quorum; index++) this.#ask(round, (first + index) % count, index === 0 ? 'whole' : 'bare')
@@ -130,7 +135,8 @@ export class Reader {
     round.isWide = true
     const count = round.row.servers.length
     const first = this.#ports.nearest(round.row)
-    for (let index = this.#quorum; index < count; index++) this.#ask(round, (first + index) % count, index === this.#quorum ? 'whole' : 'bare')
+    for (let index = this.#quorum; index < count; index++)
+      this.#ask(round, (first + index) % count, index === this.#quorum ? 'whole' : 'bare')
   }
 
   #settle(round: Round, now: Instant): void {
@@ -194,7 +200,7 @@ export class Reader {
 
   #rejected(answer: ReplicaAnswer & { type: 'rejected' }, round: Round, now: Instant): void {
     if (answer.reason === 'epoch') {
-      if (this.#ports.learnRow(answer.row)) this.#again(now)
+      if (this.#ports.learnRow(answer.row, now)) this.#again(now)
       return
     }
     if (answer.reason === 'lasting' && round.step === 'writing-back') return this.#propose(round, now)

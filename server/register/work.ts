@@ -44,14 +44,14 @@ export interface RegisterPorts {
   /** The key's shard as the proxy knows it now. */
   row(): ShardRow
   /** Takes a newer row; false: it is not newer than the known one. */
-  learnRow(row: ShardRow): boolean
+  learnRow(row: ShardRow, now: Instant): boolean
   /** The zone that is asked for the payload. */
   nearest(row: ShardRow): number
-  /** A number for the messages of one phase; answers that carry it come to this key. */
-  nextId(key: string): number
+  /** A number for the messages of one phase; an answer to another phase is not taken. */
+  nextId(): number
   send(zone: number, row: ShardRow, message: ReplicaRequest): void
   /** `wake` is due at this monotonic instant, or sooner. */
-  wakeAt(key: string, mono: number): void
+  wakeAt(mono: number): void
   answer(work: Work, answer: Answer): void
   /** R15: whoever cannot trust its clock starts no write and shows nothing that expires. */
   clockIsTrusted(now: Instant): boolean

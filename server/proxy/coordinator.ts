@@ -1,0 +1,157 @@
+/**
+ * Coordinator: all keys that have something under way in one proxy, and the map that says whom to ask.
+ * Pure. Invariant: at most `waitingMax` operations wait; the next one is told `overload` at once, before anything is allocated for it.
+ * Why a proposer and a reader a key: gets go one round trip beside the writes of their key, never behind them.
+ */
+import { Heap } from '../../core/base/collections.ts'
+import type { Random } from '../../core/base/random.ts'
+import { completionRules, type CompletionRules } from '../../core/record/operation.ts'
+import type { ReplicaAnswer, ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
+import { Ballots } from '../register/ballot.ts'
+import { Proposer } from '../register/proposer.ts'
+import { Reader, type ReaderPorts } from '../register/reader.ts'
+import type { Answer, Instant, Work } from '../register/work.ts'
+
+export interface CoordinatorPorts {
+  readonly random: Random
+  readonly proposerId: number
+  /** The shard of a key. */
+  shardOf(key: string): number
+  send(to: string, message: ReplicaRequest): void
+  /** `wake` is to be called at this monotonic instant, or sooner. */
+  wakeAt(mono: number): void
+  answer(work: Work, answer: Answer): void
+  clockIsTrusted(now: Instant): boolean
+  /** Asks the map's source for a shard's row; `learnRow` follows. */
+  wantRow(shard: number): void
+  /** What a zone's clock said, and when it was asked: the measure of the own clock. */
+  heardClock(answer: ReplicaAnswer, now: Instant): void
+  /** How long a read waits for its quorum before it asks the other zones: the 95th percentile of late. */
+  hedgeMs(): number
+  /** The zone that answers soonest. */
+  nearest(row: ShardRow): number
+}
+
+export interface CoordinatorOptions {
+  readonly ports: CoordinatorPorts
+  readonly rows: readonly ShardRow[]
+  readonly rules?: CompletionRules
+  /** Default 16,384: at 2 KiB each, 32 MiB. */
+  readonly waitingMax?: number
+}
+
+const waitingMaxDefault = 16_384
+
+interface KeyRounds {
+  readonly shard: number
+  readonly proposer: Proposer
+  readonly reader: Reader
+}
+
+export class Coordinator {
+  readonly #options: Required<CoordinatorOptions>
+  readonly #rows = new Map<number, ShardRow>()
+  readonly #ballots: Ballots
+  readonly #keys = new Map<string, KeyRounds>()
+  /** A row a wish; one that is no longer needed does no harm, for waking twice changes nothing. */
+  readonly #wakes = new Heap<{ readonly mono: number; readonly key: string }>((a, b) => a.mono - b.mono)
+  #lastId = 0
+  #waiting = 0
+
+  constructor({ ports, rows, rules = completionRules, waitingMax = waitingMaxDefault }: CoordinatorOptions) {
+    this.#options = { ports, rows, rules, waitingMax }
+    this.#ballots = new Ballots(ports.proposerId)
+    for (const row of rows) this.#rows.set(row.shard, row)
+  }
+
+  /** Operations that have no answer yet. */
+  get waiting(): number {
+    return this.#waiting
+  }
+
+  /** Reads a key; the answer is `read`, `no-effect` or `unknown`. */
+  read(key: string, work: Work, now: Instant): void {
+    this.#admit(key, work, now)?.reader.add(work, now)
+  }
+
+  /** Writes a key, or makes what is there chosen when the work has no operation. */
+  write(key: string, work: Work, now: Instant): void {
+    this.#admit(key, work, now)?.proposer.add(work, now)
+  }
+
+  receive(answer: ReplicaAnswer, now: Instant): void {
+    this.#options.ports.heardClock(answer, now)
+    const rounds = this.#keys.get(answer.key)
+    if (rounds === undefined) return
+    rounds.proposer.receive(answer, now)
+    rounds.reader.receive(answer, now)
+    this.#forgetIdle(answer.key, rounds)
+  }
+
+  /** Takes a row of the map; rounds of its shard that run under an older one begin anew. @returns false when it is not newer */
+  learnRow(row: ShardRow, now: Instant): boolean {
+    if (row.epoch <= (this.#rows.get(row.shard)?.epoch ?? 0)) return false
+    this.#rows.set(row.shard, row)
+    for (const [key, rounds] of this.#keys) if (rounds.shard === row.shard) this.#wakes.push({ mono: now.mono, key })
+    this.#options.ports.wakeAt(now.mono)
+    return true
+  }
+
+  wake(now: Instant): void {
+    const wakes = this.#wakes
+    while (wakes.first !== undefined && wakes.first.mono <= now.mono) {
+      const key = wakes.pop()?.key as string
+      const rounds = this.#keys.get(key)
+      if (rounds === undefined) continue
+      rounds.proposer.wake(now)
+      rounds.reader.wake(now)
+      this.#forgetIdle(key, rounds)
+    }
+    if (wakes.first !== undefined) this.#options.ports.wakeAt(wakes.first.mono)
+  }
+
+  #admit(key: string, work: Work, now: Instant): KeyRounds | undefined {
+    const { ports, waitingMax } = this.#options
+    const shard = ports.shardOf(key)
+    const why = this.#waiting >= waitingMax ? 'overload' : this.#rows.has(shard) ? undefined : 'no-quorum'
+    if (why !== undefined) {
+      if (why === 'no-quorum') ports.wantRow(shard)
+      ports.answer(work, { type: 'no-effect', why, now: now.wall })
+      return undefined
+    }
+    this.#waiting++
+    return this.#keys.get(key) ?? this.#open(key, shard)
+  }
+
+  #open(key: string, shard: number): KeyRounds {
+    const { ports, rules } = this.#options
+    const own: ReaderPorts = {
+      ballots: this.#ballots,
+      random: ports.random,
+      rules,
+      row: () => this.#rows.get(shard) as ShardRow,
+      learnRow: (row, now) => this.learnRow(row, now),
+      nearest: (row) => ports.nearest(row),
+      nextId: () => ++this.#lastId,
+      send: (zone, row, message) => ports.send(row.servers[zone] as string, message),
+      wakeAt: (mono) => {
+        this.#wakes.push({ mono, key })
+        ports.wakeAt(mono)
+      },
+      answer: (work, answer) => {
+        this.#waiting--
+        ports.answer(work, answer)
+      },
+      clockIsTrusted: (now) => ports.clockIsTrusted(now),
+      hedgeMs: () => ports.hedgeMs(),
+    }
+    const proposer = new Proposer(key, own)
+    const rounds: KeyRounds = { shard, proposer, reader: new Reader(key, own, (work, now) => proposer.add(work, now)) }
+    this.#keys.set(key, rounds)
+    return rounds
+  }
+
+  #forgetIdle(key: string, { proposer, reader }: KeyRounds): void {
+    if (proposer.isIdle && reader.isIdle) this.#keys.delete(key)
+  }
+}
