@@ -161,7 +161,7 @@ export class Proposer {
 
     this.#endLate(now)
     for (const work of this.#queue.filter((one) => this.#isTooOld(one, clocks, now))) this.#take(work, 'too-old', now)
-    if (!this.#ports.clockIsTrusted(now)) for (const work of [...this.#queue]) this.#take(work, 'clock', now)
+    if (!this.#ports.clockIsTrusted(now)) for (const work of this.#queue.splice(0)) this.#end(work, 'clock', now)
 
     if (this.#queue.length === 0) return this.#rest()
 
