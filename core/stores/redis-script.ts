@@ -15,6 +15,7 @@ import { KvError } from '../kv/errors.ts'
 import type { Entry, Version } from '../kv/kv.ts'
 import { completionRules, type Operation, type Outcome } from '../record/operation.ts'
 import { requestToken, versionOf } from '../record/record.ts'
+import { asBuffer } from './as-buffer.ts'
 import type { Answer } from './verbs.ts'
 
 /** The first byte of each record, so that what another program left under a key is known at sight. */
@@ -259,7 +260,7 @@ export type Argument = string | Buffer
 /** What `writeScript` takes after the key. The value is not copied. */
 export function writeArguments(operation: Operation, gate: Gate, touch: boolean): Argument[] {
   const { verb, request } = operation
-  const value = operation.verb === 'destroy' ? none : bufferOf(operation.value)
+  const value = operation.verb === 'destroy' ? none : asBuffer(operation.value)
   const { session, sequence, remember, done, attempt } = request
   return [
     gate.bytes,
@@ -301,9 +302,6 @@ function versionArguments(version: Version | undefined): readonly [count: string
   const parts = /^(\d{1,15})\.([0-9a-z]{1,11})\.([^]*)$/.exec(version)
   return parts ? [parts[1] as string, String(Number.parseInt(parts[2] as string, 36)), parts[3] as string] : ['-1', '-1', '']
 }
-
-const bufferOf = (bytes: Uint8Array): Buffer =>
-  bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 /** A reply of either script. @throws KvError RECORD_FOREIGN; UNAVAILABLE for what no script of ours answers. */
 export function answerOf(reply: unknown, operation: Operation | undefined): Answer {

@@ -12,7 +12,8 @@ import { sealLogs } from '../engine/write-ahead-log.ts'
 import { invalid, KvError } from '../kv/errors.ts'
 import { completionRules } from '../record/operation.ts'
 import { forgettableAt } from '../record/record.ts'
-import { asBuffer, readSnapshot, type SnapshotResult } from './snapshot.ts'
+import { asBuffer } from './as-buffer.ts'
+import { readSnapshot, type SnapshotResult } from './snapshot.ts'
 
 export interface RestoreOptions {
   /** A file that `snapshot` wrote. */

@@ -13,6 +13,7 @@ import { syncDirectory } from '../engine/directory.ts'
 import { codeOf, isDiskFull, messageOf, type Cursor, type Row } from '../engine/engine.ts'
 import { decodeRecord, keyOfRecord } from '../engine/layout.ts'
 import { invalid, KvError } from '../kv/errors.ts'
+import { asBuffer } from './as-buffer.ts'
 
 export interface SnapshotOptions {
   /** Ends the copying; nothing is left of the file. */
@@ -196,5 +197,3 @@ function unpackRows(content: Buffer): Row[] | undefined {
   if (parts.length % 2 === 1) return undefined
   return Array.from({ length: parts.length / 2 }, (_, index): Row => [parts[index * 2] as Buffer, parts[index * 2 + 1] as Buffer])
 }
-
-export const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
