@@ -10,28 +10,9 @@ import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { snippetsOf } from './snippet.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-
-interface Snippet {
-  /** File and line, for people. */
-  readonly name: string
-  readonly code: string
-  /** False for `<!-- ts compile-only: why -->`. */
-  readonly runs: boolean
-}
-
-/** `before` and `after` blocks touch the fence, with at most one empty line between. */
-const pattern =
-  /(?:<!-- ts before\n(?<before>[\s\S]*?)-->\n\n?)?(?:<!-- ts (?<compileOnly>compile-only): [^\n]+ -->\n\n?)?^```ts\n(?<code>[\s\S]*?)^```$(?:\n\n?<!-- ts after\n(?<after>[\s\S]*?)-->)?/gm
-
-export function snippetsOf(path: string, markdown: string): Snippet[] {
-  return [...markdown.matchAll(pattern)].map((match) => {
-    const { before = '', code = '', after = '', compileOnly } = match.groups ?? {}
-    const line = markdown.slice(0, match.index + match[0].indexOf('```ts')).split('\n').length
-    return { name: `${path}:${line}`, code: `${before}${code}${after}\nexport {}\n`, runs: compileOnly === undefined }
-  })
-}
 
 const markdownFiles = ['README.md', 'CONTRIBUTING.md', 'docs']
   .map((path) => join(root, path))

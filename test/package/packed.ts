@@ -27,6 +27,7 @@ export interface Packed {
 interface Manifest {
   readonly version: string
   readonly exports: Readonly<Record<string, unknown>>
+  readonly devDependencies: Readonly<Record<'ioredis', string>>
 }
 export const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
 
