@@ -46,6 +46,14 @@ export class Network {
     }
   }
 
+  /** As on a connection that lives: slow or lost, never twice. */
+  sendOnce(from: string, to: string, run: () => void): void {
+    const { delayMs, loss } = this.#knobs
+    if (this.#isUntil(this.#cut, from, to) > this.#now() || this.#random.chance(loss)) return
+    const stalledMs = Math.max(0, this.#isUntil(this.#stalled, from, to) - this.#now())
+    this.#deliver(delayMs[0] + this.#random.next() * (delayMs[1] - delayMs[0]) + stalledMs, run)
+  }
+
   /** Loses what is sent from one end to the other, one way, for a while; `*` is any end. */
   cut(from: string, to: string, untilAt: number): void {
     this.#cut.set(`${from}>${to}`, untilAt)

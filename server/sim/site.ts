@@ -16,7 +16,7 @@ export interface SiteKnobs {
   readonly zones: number
   readonly proxies: number
   readonly network: NetworkKnobs
-  /** Milliseconds of a sync, drawn between the two. */
+  /** Of a sync. */
   readonly syncMs: readonly [number, number]
   readonly promisesMax: number
   readonly rules?: CompletionRules
@@ -33,10 +33,13 @@ export class Site {
   rows: ShardRow[]
   readonly processes = new Map<string, Process>()
   readonly alarms: string[] = []
+  /** Milliseconds of a sync, drawn between the two. */
+  syncMs: readonly [number, number]
 
   constructor(world: World, knobs: SiteKnobs) {
     this.world = world
     this.knobs = knobs
+    this.syncMs = knobs.syncMs
     this.network = new Network(
       world.random,
       knobs.network,
@@ -63,6 +66,15 @@ export class Site {
   /** Carries something to a process, unless the network loses it. */
   carry(from: string, to: string, run: () => void): void {
     this.network.send(from, to, () => this.processes.get(to)?.deliver(run))
+  }
+
+  /** Between a client and a proxy: a connection breaks as a whole, and never says a thing twice. A client is always there. */
+  carryOnce(from: string, to: string, run: () => void): void {
+    this.network.sendOnce(from, to, () => {
+      const process = this.processes.get(to)
+      if (process) process.deliver(run)
+      else run()
+    })
   }
 }
 
@@ -95,7 +107,7 @@ export class StorageProcess extends Process {
         read: (shard, key) => this.disk.read(shard, key),
         commit: (batch) => {
           this.disk.begin(batch)
-          const [least, most] = site.knobs.syncMs
+          const [least, most] = site.syncMs
           site.world.after(least + site.world.random.next() * (most - least), () => {
             if (this.life !== life) return
             this.disk.finish() // the disk works on while the process is paused

@@ -1,0 +1,194 @@
+/**
+ * Simulated clients: each asks for one thing after the other, sends it again through another proxy when no answer comes, and writes
+ * down what it asked and what it was told.
+ * Invariant: a client takes only the answer of its latest sending, and ends a request when its retry window is over.
+ */
+import type { ExpiryChange } from '../../core/kv/expiry.ts'
+import type { Version } from '../../core/kv/kv.ts'
+import type { Operation, Request } from '../../core/record/operation.ts'
+import type { EpochMs, Millis } from '../../core/base/types.ts'
+import { answerOf, type HistoryVerb, type Recorder, type Shown } from './history.ts'
+import type { Site } from './site.ts'
+import { wallStart, type World } from './world.ts'
+
+export interface WorkloadKnobs {
+  readonly clients: number
+  readonly keys: readonly string[]
+  /** Milliseconds between an answer and the next request, at most. */
+  readonly thinkMsMax: number
+  /** How often each verb is asked for. */
+  readonly weights: Readonly<Record<HistoryVerb, number>>
+  /** Milliseconds that entries live, where they expire. */
+  readonly ttlsMs: readonly number[]
+  readonly expiring: number
+  readonly conditional: number
+  /** Milliseconds until a client sends again. */
+  readonly timeoutMs: number
+  /** Milliseconds from the first sending until it gives up. */
+  readonly retryWindowMs: number
+  /** Clients that name their requests as JunoDB's do: one id, which nobody says is done. */
+  readonly plainIds: boolean
+  /** No new requests from here on, in true time. */
+  readonly endsAt: number
+}
+
+const numberIn = (bytes: Uint8Array): number => new DataView(bytes.buffer, bytes.byteOffset).getUint32(0)
+export function bytesOf(value: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, value)
+  return bytes
+}
+
+export class Workload {
+  readonly #world: World
+  readonly #site: Site
+  readonly #knobs: WorkloadKnobs
+  readonly #recorder: Recorder
+  readonly #verbs: readonly HistoryVerb[]
+  #values = 0
+
+  constructor(world: World, site: Site, knobs: WorkloadKnobs, recorder: Recorder) {
+    this.#world = world
+    this.#site = site
+    this.#knobs = knobs
+    this.#recorder = recorder
+    this.#verbs = Object.entries(knobs.weights).flatMap(([verb, weight]) => Array.from({ length: weight }, () => verb as HistoryVerb))
+  }
+
+  start(): void {
+    for (let index = 0; index < this.#knobs.clients; index++) new SimulatedClient(this, `c${index}`).start()
+  }
+
+  /** What one client does from its first to its last request. */
+  get parts() {
+    return { world: this.#world, site: this.#site, knobs: this.#knobs, recorder: this.#recorder, verbs: this.#verbs }
+  }
+  nextValue(): number {
+    return ++this.#values
+  }
+}
+
+interface Asking {
+  readonly key: string
+  readonly verb: HistoryVerb
+  readonly value: number | undefined
+  readonly ifVersion: string | undefined
+  readonly expiry: ExpiryChange
+  readonly request: Omit<Request, 'attempt'>
+  readonly firstAt: number
+  /** The store's time at the first sending, as this client knows it. */
+  readonly sentAt: EpochMs | undefined
+}
+
+class SimulatedClient {
+  readonly #workload: Workload
+  readonly #name: string
+  /** What was seen last of each key. */
+  readonly #seen = new Map<string, Shown>()
+  #sequence = 0
+  /** Store time minus true time, from the latest answer. */
+  #storeOffsetMs: number | undefined
+
+  constructor(workload: Workload, name: string) {
+    this.#workload = workload
+    this.#name = name
+  }
+
+  start(): void {
+    const { world, knobs } = this.#workload.parts
+    world.after(world.random.next() * knobs.thinkMsMax, () => this.#next())
+  }
+
+  #next(): void {
+    const { world, knobs, verbs } = this.#workload.parts
+    const { random } = world
+    if (world.now >= knobs.endsAt) return
+    const key = random.pick(knobs.keys)
+    const verb = random.pick(verbs)
+    const seen = this.#seen.get(key)
+    const isWrite = verb === 'create' || verb === 'update' || verb === 'set'
+    const mayHaveCondition = verb === 'update' || verb === 'set' || verb === 'destroy'
+    this.#sequence++
+    const named = knobs.plainIds
+      ? { session: `${this.#name}-${this.#sequence}`, sequence: 0, done: 0 }
+      : { session: this.#name, sequence: this.#sequence, done: this.#sequence }
+    this.#send(
+      {
+        key,
+        verb,
+        value: isWrite ? this.#workload.nextValue() : undefined,
+        ifVersion: mayHaveCondition && seen && random.chance(knobs.conditional) ? seen.version : undefined,
+        expiry: isWrite ? this.#drawExpiry(verb) : { type: 'never' },
+        request: { ...named, remember: true },
+        firstAt: world.now,
+        sentAt: this.#storeOffsetMs === undefined ? undefined : ((wallStart + world.now + this.#storeOffsetMs) as EpochMs),
+      },
+      1,
+    )
+  }
+
+  #drawExpiry(verb: HistoryVerb): ExpiryChange {
+    const { world, knobs } = this.#workload.parts
+    const { random } = world
+    if (!random.chance(knobs.expiring)) return verb === 'create' ? { type: 'never' } : random.pick([{ type: 'keep' }, { type: 'never' }])
+    const ttlMs = random.pick(knobs.ttlsMs) as Millis
+    return verb === 'create' || random.chance(0.5) ? { type: 'set', ttlMs } : { type: 'extend', ttlMs }
+  }
+
+  #send(asking: Asking, attempt: number): void {
+    const { world, site, knobs, recorder } = this.#workload.parts
+    const { key, verb, value, ifVersion, expiry, request, sentAt } = asking
+    const number = recorder.sent({
+      client: this.#name,
+      key,
+      verb,
+      ...(value === undefined ? {} : { value, expiry }),
+      ...(ifVersion === undefined ? {} : { ifVersion }),
+      calledAt: world.now,
+      request: { session: request.session, sequence: request.sequence, attempt },
+    })
+    let isOver = false
+    /** Goes on to the next sending or the next request. */
+    const end = (mayRepeat: boolean): void => {
+      if (isOver) return
+      isOver = true
+      if (mayRepeat && world.now - asking.firstAt < knobs.retryWindowMs) return this.#send(asking, attempt + 1)
+      world.after(world.random.next() * knobs.thinkMsMax, () => this.#next())
+    }
+    const proxy = world.random.pick(site.proxies)
+    const operation = operationOf(asking, attempt)
+    site.carryOnce(this.#name, proxy.name, () =>
+      proxy.request({
+        key,
+        operation,
+        timeoutMs: knobs.timeoutMs,
+        sentAt,
+        answer: (answer) =>
+          site.carryOnce(proxy.name, this.#name, () => {
+            if (isOver) return
+            const told = answerOf(answer, numberIn)
+            world.log(`${world.now.toFixed(3)} ${this.#name} ${verb} ${key} ${told.type}`)
+            recorder.answered(number, world.now, told)
+            if (told.now !== undefined) this.#storeOffsetMs = told.now - wallStart - world.now
+            if ('entry' in told && told.entry) this.#seen.set(key, told.entry)
+            end(told.type === 'unknown' || told.type === 'no-effect')
+          }),
+      }),
+    )
+    world.after(knobs.timeoutMs + 20, () => end(true))
+  }
+}
+
+function operationOf({ verb, value, ifVersion, expiry, request }: Asking, attempt: number): Operation | undefined {
+  const named = { ...request, attempt }
+  switch (verb) {
+    case 'get':
+      return undefined
+    case 'create':
+      return { verb, request: named, value: bytesOf(value as number), expiry }
+    case 'destroy':
+      return { verb, request: named, ifVersion: ifVersion as Version | undefined }
+    default:
+      return { verb, request: named, value: bytesOf(value as number), expiry, ifVersion: ifVersion as Version | undefined }
+  }
+}
