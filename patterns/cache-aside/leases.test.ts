@@ -4,7 +4,7 @@ import { isKvError, KvError } from '../../core/kv/errors.ts'
 import type { KV } from '../../core/kv/kv.ts'
 import { memory } from '../../core/stores/memory.ts'
 import { settle } from '../../core/testing/clock.ts'
-import { faulty, intercept, race, testClock } from '../../core/testing/index.ts'
+import { counting, faulty, intercept, race, testClock } from '../../core/testing/index.ts'
 import { cache } from './cache.ts'
 import { notFound } from './types.ts'
 import { eventsOf, world } from './testdata/world.ts'
@@ -32,6 +32,26 @@ describe('a cold key', () => {
       expect(results.map((result) => result.status === 'fulfilled' && result.value)).toEqual(['no 42', 'no 42', 'no 42'])
       expect(source.loads, `seed ${seed}`).toBe(1)
     }
+  })
+  test('is waited for by all readers of a process together, whenever they come (K2)', async () => {
+    const { clock, store, source, process } = world()
+    source.delayMs = 1_000
+    const holder = process().get('42')
+    await settle()
+    const counted = counting(store)
+    const users = process({}, counted)
+    const waiting: Promise<string>[] = []
+    for (let nth = 0; nth < 10; nth++) {
+      waiting.push(users.get('42'))
+      await clock.advance('50ms')
+    }
+    await clock.advance('1s')
+    await Promise.all([holder, ...waiting])
+    await settle()
+    const { getMany } = counted.counts()
+    await users.get('42')
+    expect(counted.counts().getMany).toBe(getMany + 1) // nobody had to ask for their own
+    expect(getMany).toBeLessThan(12)
   })
   test('is loaded past the store by who has waited long enough, and what it brings is not stored (K2)', async () => {
     const { clock, source, process } = world()
@@ -112,6 +132,26 @@ describe('a value that was loaded before an invalidation', () => {
     const after = one.get('42')
     await clock.advance('2s')
     expect([await before, await after]).toEqual(['old', 'new'])
+  })
+  test('leaves those alone who came after it and share the next load (K1, K2)', async () => {
+    const { clock, store, source, process } = world()
+    const counted = counting(store)
+    const users = process({ fresh: '1h' }, counted)
+    source.rows.set('42', 'old')
+    source.delayMs = 500
+    const before = users.get('42')
+    await settle()
+    source.rows.set('42', 'new')
+    source.delayMs = 2_000
+    await users.invalidate('42')
+    const after = users.get('42')
+    await clock.advance('1s')
+    expect(await before).toBe('old')
+    const { getMany } = counted.counts()
+    const later = users.get('42')
+    await clock.advance('1s')
+    expect([await after, await later]).toEqual(['new', 'new'])
+    expect(counted.counts().getMany).toBe(getMany)
   })
   test('cannot come back over the tombstone, which goes on with another version (K4)', async () => {
     const { clock, store, source, process } = world()
@@ -277,6 +317,23 @@ describe('a value past its ttl', () => {
     await clock.advance('1s')
     expect(await after).toBe('new')
   })
+  test('is refreshed anew after an invalidation, while a refresh from before it still runs', async () => {
+    const { clock, source, process } = world()
+    const users = process({ ttl: '1s', stale: '1m', hard: '30s' })
+    await users.get('42')
+    await clock.advance('1s')
+    source.delayMs = 20_000
+    await users.get('42')
+    await settle()
+    source.delayMs = 0
+    await users.invalidate('42')
+    await users.get('42')
+    await clock.advance('1s')
+    expect(source.loads).toBe(3)
+    await users.get('42')
+    await settle()
+    expect(source.loads).toBe(4)
+  })
   test('is no fallback past `maxStale`, however long the load took that failed (K9)', async () => {
     for (const isAway of [false, true]) {
       const { clock, store, source, process } = world()
@@ -433,6 +490,28 @@ describe('many keys that were loaded together', () => {
   })
 })
 
+test('beyond 10,000 loads that wait for their turn readers are told BUSY at once (K20)', async () => {
+  const { process } = world()
+  const users = process({ loadsMax: 1, load: () => new Promise<string>(() => {}) })
+  const ends = Array.from({ length: 10_002 }, (_, nth) => users.get(`key ${nth}`).catch((error: unknown) => error))
+  expect(await Promise.race(ends)).toSatisfy((error) => isKvError(error, 'BUSY'))
+})
+
+test('who has waited for a place looks again: what was cleared meanwhile is loaded once, and holds (K17, K20)', async () => {
+  const { clock, source, process } = world()
+  const users = process({ loadsMax: 1 })
+  await users.get('another') // there are generations to be seen
+  source.delayMs = 500
+  const both = users.getMany(['other', '42'])
+  await settle()
+  await process().clear()
+  await clock.advance('2s')
+  await both
+  const { loads } = source
+  await process().get('42')
+  expect(source.loads).toBe(loads)
+})
+
 test('who has waited for a place and then finds a value gives the place to the refresh that it waits for (K13, K20)', async () => {
   const { clock, source, process } = world()
   const users = process({ ttl: '1s', stale: '1m', loadsMax: 1, hard: '10s', waitUntil: 'inline' })
@@ -484,9 +563,14 @@ test('a result that comes after `hard` is too late, also when a stalled process 
 test('no more loads run at once than allowed, whatever the keys; the others wait (K20)', async () => {
   const { clock, source, process } = world()
   source.delayMs = 100
-  const users = process({ loadsMax: 3 })
-  const all = users.getMany(Array.from({ length: 10 }, (_, nth) => `key ${nth}`))
+  const users = process({ loadsMax: 3, stale: '1m' })
+  const keys = Array.from({ length: 10 }, (_, nth) => `key ${nth}`)
+  const all = users.getMany(keys)
   await clock.advance('1s')
   expect(await all).toHaveLength(10)
   expect([source.loads, source.peak]).toEqual([10, 3])
+  await clock.advance('1m')
+  await users.getMany(keys) // stale: ten refreshes
+  await clock.advance('1s')
+  expect([source.loads, source.peak]).toEqual([20, 3])
 })
