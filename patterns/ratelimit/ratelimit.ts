@@ -14,9 +14,10 @@ import { Format } from './record.ts'
 import { charged, checkCost, fitsAt, marksOf, partOf, planOf, refunded, standing, unknownStanding, violatedBy } from './rules.ts'
 import { slotReleased, slotRenewed, withSlots, type LimitRecord, type Plan } from './rules.ts'
 import type { Holder } from './rules/concurrency.ts'
-import { Recent, type KeyState } from './recent.ts'
+import type { Change, KeyState, Told } from './key-state.ts'
+import { Recent } from './recent.ts'
 import { HeldSlot } from './slot.ts'
-import { LimitStore, type Told } from './store.ts'
+import { LimitStore } from './store.ts'
 import type {
   Acquired,
   ConsumeOptions,
@@ -61,7 +62,7 @@ export function rateLimit<const Name extends string>(options: RateLimitOptions<N
 }
 
 /** What the rules say of one request. */
-interface Verdict {
+interface Verdict extends Change {
   readonly isAllowed: boolean
   readonly before: LimitRecord
   readonly after: LimitRecord
@@ -189,36 +190,37 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     tell(this.name, { type: 'reset' })
   }
 
-  async #decide(key: string, shape: Shape, signal: AbortSignal | undefined): Promise<Reservation<Name>> {
-    if (this.hasSlots && shape.needsNoSlot === true) invalid(`rate limit '${this.name}' has slots: take one with acquire, and release it`)
-    checkCost(shape.cost, this.#plan)
-    const state = this.#keys.of(key)
-    if (state.isDenied && this.#denyCacheMs > 0) {
-      const denied = this.#deniedFromMemory(state, shape)
-      if (denied !== undefined) return denied
-    }
-    for (let turn = 1; ; turn++) {
-      const told = await this.#store.transact(state, (record, now) => this.#judge(record, now, shape), {
-        signal,
-        aheadMs: shape.maxWaitMs,
-      })
-      if (told.type === 'unknown') return this.#undecided(key, shape, told)
-      const { value: verdict, now } = told
-      // Its instant may have come while the answer was on its way.
-      if (!verdict.isAllowed && verdict.fitsAt <= now && turn < lateTurnsMax) continue
-      if (!verdict.isAllowed) state.isDenied = true
-      return this.#decision(verdict, key, shape, now)
-    }
+  #decide(key: string, shape: Shape, signal: AbortSignal | undefined): Promise<Reservation<Name>> {
+    return new Promise((resolve, reject) => {
+      if (this.hasSlots && shape.needsNoSlot === true) invalid(`rate limit '${this.name}' has slots: take one with acquire, and release it`)
+      checkCost(shape.cost, this.#plan)
+      const state = this.#keys.of(key)
+      if (state.isDenied && this.#denyCacheMs > 0) {
+        const denied = this.#deniedFromMemory(state, shape)
+        if (denied !== undefined) return resolve(denied)
+      }
+      const judge = (record: LimitRecord, now: number): Verdict => this.#judge(record, now, shape)
+      let turn = 1
+      const hear = (told: Told<Verdict>): void => {
+        if (told.type === 'unknown') return resolve(this.#undecided(key, shape, told))
+        const { value: verdict, now } = told
+        // Its instant may have come while the answer was on its way.
+        if (!verdict.isAllowed && verdict.fitsAt <= now && turn++ < lateTurnsMax) return this.#store.ask(state, judge, hear, reject, signal)
+        if (!verdict.isAllowed) state.isDenied = true
+        resolve(this.#decision(verdict, key, shape, now))
+      }
+      this.#store.ask(state, judge, hear, reject, signal)
+    })
   }
 
-  #judge(record: LimitRecord, now: number, { cost, holder, maxWaitMs = 0, isPeek = false }: Shape): { next?: LimitRecord; value: Verdict } {
+  #judge(record: LimitRecord, now: number, { cost, holder, maxWaitMs = 0, isPeek = false }: Shape): Verdict {
     const fits = fitsAt(this.#plan, record, cost, now)
     const isAllowed = fits <= now + maxWaitMs
     if (isPeek || (cost === 0 && holder === undefined) || (!isAllowed && !this.#countRefused))
-      return { value: { isAllowed, before: record, after: record, judgedAt: now, fitsAt: fits } }
+      return { next: undefined, isAllowed, before: record, after: record, judgedAt: now, fitsAt: fits }
     let after = charged(this.#plan, record, cost, now, isAllowed ? fits : now)
     if (isAllowed && holder !== undefined) after = withSlots(this.#plan, after, holder)
-    return { next: after, value: { isAllowed, before: record, after, judgedAt: now, fitsAt: fits } }
+    return { next: after, isAllowed, before: record, after, judgedAt: now, fitsAt: fits }
   }
 
   #decision(verdict: Verdict, key: string, shape: Shape, now: number): Reservation<Name> {
@@ -226,10 +228,12 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     if (!verdict.isAllowed) return this.#denial(verdict, shape, now)
     const { after, judgedAt } = verdict
     const policies = standing(this.#plan, after, judgedAt, noNames) as Decision<Name>['policies']
-    const decision = { outcome: 'allowed', allowed: true, policies, violated: noNames as readonly Name[] } as const
-    if (isPeek || cost === 0) return decision
+    const violated: readonly Name[] = noNames
+    // Written out: to spread one object into another costs more than all the rules.
+    if (isPeek || cost === 0) return { outcome: 'allowed', allowed: true, policies, violated }
     const receipt: Receipt = { key, cost, life: after.life, marks: marksOf(this.#plan, after) }
-    return maxWaitMs === undefined ? { ...decision, receipt } : { ...decision, receipt, waitMs: Math.max(0, verdict.fitsAt - now) }
+    if (maxWaitMs === undefined) return { outcome: 'allowed', allowed: true, policies, violated, receipt }
+    return { outcome: 'allowed', allowed: true, policies, violated, receipt, waitMs: Math.max(0, verdict.fitsAt - now) }
   }
 
   #denial({ before, after, judgedAt, fitsAt: fits }: Omit<Verdict, 'isAllowed'>, shape: Shape, now: number, local?: true): Decision<Name> {
@@ -286,15 +290,8 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     change: (record: LimitRecord, now: number) => LimitRecord | undefined,
   ): Promise<Settlement> {
     const deadlineMs = deadline === undefined ? defaults.settleDeadlineMs : checkDuration(deadline, 'a deadline', 1)
-    const told = await this.#store.transact(
-      this.#keys.of(key),
-      (record, now) => {
-        const next = change(record, now)
-        return { next, value: next !== undefined }
-      },
-      { signal, deadlineMs },
-    )
-    if (told.type === 'done') return { outcome: told.value ? 'applied' : 'void' }
+    const told = await this.#store.change(this.#keys.of(key), (record, now) => ({ next: change(record, now) }), deadlineMs, signal)
+    if (told.type === 'done') return { outcome: told.value.next === undefined ? 'void' : 'applied' }
     tell(this.name, { type: 'unknown', reason: told.reason, cause: told.cause })
     return { outcome: 'unknown', reason: told.reason, cause: told.cause }
   }
@@ -320,16 +317,13 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     return new HeldSlot({
       ...common,
       renew: async () => {
-        const told = await this.#store.transact(
+        const told = await this.#store.change(
           this.#keys.of(key),
-          (record, now) => {
-            const next = slotRenewed(this.#plan, record, holder, now)
-            return { next, value: next !== undefined }
-          },
-          { deadlineMs: Math.ceil(leaseMs / 3) },
+          (record, now) => ({ next: slotRenewed(this.#plan, record, holder, now) }),
+          Math.ceil(leaseMs / 3),
         )
         if (told.type === 'unknown') throw told.cause
-        return told.value
+        return told.value.next !== undefined
       },
       giveBack: () => this.#giveBack(this.#keys.of(key), holder),
     })
@@ -337,16 +331,9 @@ class Limiter<Name extends string> implements RateLimit<Name> {
 
   async #giveBack(state: KeyState, holder: Holder): Promise<Settlement> {
     const told = await this.#store
-      .transact(
-        state,
-        (record, now) => {
-          const next = slotReleased(this.#plan, record, holder, now)
-          return { next, value: next !== undefined }
-        },
-        { deadlineMs: defaults.settleDeadlineMs },
-      )
+      .change(state, (record, now) => ({ next: slotReleased(this.#plan, record, holder, now) }), defaults.settleDeadlineMs)
       .catch((cause: unknown) => ({ type: 'unknown', reason: 'store', cause }) as const)
-    if (told.type === 'done') return { outcome: told.value ? 'applied' : 'void' }
+    if (told.type === 'done') return { outcome: told.value.next === undefined ? 'void' : 'applied' }
     return { outcome: 'unknown', reason: told.reason, cause: told.cause }
   }
 

@@ -1,26 +1,35 @@
 /**
- * How a limiter speaks with its store: one conditional write for a charge, joined with others' where there are any, within a deadline.
+ * How a limiter speaks with its store: all callers of a key in this process share one conditional write, within a deadline.
  * Invariant: what is told as done rests on a write on condition of the very state that was judged, or on a state that was read after
  * its caller came; what the store did not say in time is told as unknown, never as allowed or denied.
- * Why two ways: who is alone with a key writes on a guess of its state, one call; who is not goes through `modify`, which joins
- * all callers of the key into one write. A guess that is wrong costs one more call, because its refusal brings the true state along.
+ * Why one batch of a key at a time: two writes beside each other would refuse each other. Who comes meanwhile is in the next batch. The
+ * state that the store showed last is a guess, so most batches need one call; a guess that is wrong costs one more, because its refusal
+ * brings the true state along.
  */
+import { nextTick } from 'node:process'
 import type { EpochMs } from '../../core/base/types.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
-import type { CreateResult, Entry, KV, UpdateResult, Version } from '../../core/kv/kv.ts'
+import type { CreateResult, Entry, KV, UpdateResult } from '../../core/kv/kv.ts'
 import { modifier } from '../../core/kv/modify.ts'
+import { Deadlines } from './deadlines.ts'
 import { tell } from './events.ts'
 import type { Format } from './record.ts'
-import { StoreClock, type KeyState, type Lane } from './recent.ts'
+import {
+  gathering,
+  Job,
+  judged,
+  patience,
+  taken,
+  type Base,
+  type Batch,
+  type Change,
+  type KeyState,
+  type Told,
+  type Work,
+} from './key-state.ts'
 import { blank, endsAt, type LimitRecord, type Plan } from './rules.ts'
+import { StoreClock } from './store-clock.ts'
 import type { Timers, UnknownReason } from './types.ts'
-
-/** What is done to a record. `next` undefined: nothing changes. May be called again, with another record. */
-export type Work<Value> = (record: LimitRecord, now: number) => { readonly next?: LimitRecord | undefined; readonly value: Value }
-
-export type Told<Value> =
-  | { readonly type: 'done'; readonly value: Value; readonly now: EpochMs }
-  | { readonly type: 'unknown'; readonly reason: UnknownReason; readonly cause: unknown }
 
 export interface StoreOptions {
   readonly kv: KV
@@ -30,24 +39,13 @@ export interface StoreOptions {
   readonly timers: Timers
 }
 
-export interface Asked {
-  readonly signal?: AbortSignal | undefined
-  readonly deadlineMs?: number | undefined
-  /** How far ahead of now it may charge, in milliseconds. */
-  readonly aheadMs?: number | undefined
-}
-
-/** Writes of one call that is alone; after that many refusals it joins the others. */
-const aloneTurnsMax = 2
+/** Callers that wait for one key; beyond, the answer is unknown. */
+const waitingMax = 16_384
+/** From the second refusal of a batch on it waits a random part of 1, 2, 4 ... ms, so that processes do not go in step. */
+const backoffMsMax = 16
 /** Failures one after the other after which the store is left alone, and for how long: it is away, and each request would wait for the deadline. */
 const failuresMax = 10
 const pauseMs = 500
-
-interface Base {
-  readonly record: LimitRecord
-  readonly version: Version | undefined
-  readonly now: number
-}
 
 export class LimitStore {
   readonly clock = new StoreClock()
@@ -55,9 +53,7 @@ export class LimitStore {
   readonly #options: StoreOptions
   readonly #format: Format
   readonly #modify: ReturnType<typeof modifier>
-  /** In the order in which they must end. */
-  readonly #alone = new Set<Lane>()
-  #hasTimer = false
+  readonly #timed: Deadlines<Job>
   #lives: number
   #failures = 0
   #lastCause: unknown
@@ -69,6 +65,14 @@ export class LimitStore {
     this.#format = format
     this.elapsed = timers.elapsed?.bind(timers) ?? (() => performance.now())
     this.#lives = firstLife
+    this.#timed = new Deadlines(
+      this.elapsed,
+      (ms, run) => this.#after(ms, run),
+      (job) => {
+        const code = job.batch?.isRefused ? 'CONTENTION' : 'DEADLINE_EXCEEDED'
+        this.#giveUp(job, new KvError(code, { message: 'the store did not decide within the deadline' }), false)
+      },
+    )
     this.#modify = modifier({
       random: Math.random,
       clock: this.elapsed,
@@ -77,16 +81,49 @@ export class LimitStore {
   }
 
   /**
-   * Does `work` on the record of a key.
-   * @throws KvError ABORTED or UNKNOWN_OUTCOME by the signal, INVALID_ARGUMENT and TOO_LARGE of the store, and what `work` throws.
+   * Does `work` on the record of a key within the deadline of all. Calls back once. To `failed` goes a KvError ABORTED or UNKNOWN_OUTCOME by the
+   * signal, INVALID_ARGUMENT and TOO_LARGE of the store, and what `work` throws.
    */
-  transact<Value>(key: KeyState, work: Work<Value>, asked: Asked = {}): Promise<Told<Value>> {
-    const { signal } = asked
-    if (signal?.aborted) return Promise.reject(new KvError('ABORTED', { cause: signal.reason }))
-    if (this.#failures >= failuresMax && !this.#mayTry())
-      return Promise.resolve({ type: 'unknown', reason: 'store', cause: this.#lastCause })
-    const { lane } = key
-    return lane === undefined && asked.deadlineMs === undefined ? this.#first(key, work, asked) : this.#joined(lane, key, work, asked)
+  ask<Value extends Change>(
+    key: KeyState,
+    work: Work<Value>,
+    told: (told: Told<Value>) => void,
+    failed: (error: unknown) => void,
+    signal: AbortSignal | undefined,
+  ): void {
+    if (!this.#mayAsk(told, failed, signal)) return
+    const { deadlineMs } = this.#options
+    const job = new Job(key, work, told as Job['told'], failed, this.elapsed() + deadlineMs)
+    this.#timed.add(job, deadlineMs)
+    if (signal !== undefined) {
+      const onAbort = (): void => this.#giveUp(job, new KvError(job.isSent ? 'UNKNOWN_OUTCOME' : 'ABORTED', { cause: signal.reason }), true)
+      signal.addEventListener('abort', onAbort, { once: true })
+      job.unlisten = () => signal.removeEventListener('abort', onAbort)
+    }
+    this.#enter(job)
+  }
+
+  /** As `ask`, with a deadline of its own. While the outcome is unknown the store is asked again: what is given back should not be lost. */
+  change<Value extends Change>(
+    key: KeyState,
+    work: Work<Value>,
+    deadlineMs: number,
+    signal?: AbortSignal | undefined,
+  ): Promise<Told<Value>> {
+    const endsAt = this.elapsed() + deadlineMs
+    return new Promise((resolve, reject) => {
+      if (!this.#mayAsk(resolve, reject, signal)) return
+      const serve = async (): Promise<void> => {
+        try {
+          resolve(await this.#modified(key, work, Math.max(1, Math.ceil(endsAt - this.elapsed())), signal))
+          if (this.#failures > 0) this.#succeeded()
+        } catch (error) {
+          if (isCallersOwn(error, signal)) reject(error)
+          else resolve(this.#failed(error))
+        }
+      }
+      this.#enter(new Job(key, work, resolve as Job['told'], reject, endsAt, serve))
+    })
   }
 
   /** Forgets a key. @throws KvError of the store. */
@@ -99,151 +136,96 @@ export class LimitStore {
     }
   }
 
-  /** Alone with the key: with one write on a guess, if there is one. Without async functions, each of which would cost as much as the rules do. */
-  #first<Value>(key: KeyState, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
-    const sentAt = this.elapsed()
-    const lane: Lane = {
-      count: 1,
-      alone: undefined,
-      endsAt: sentAt + this.#options.deadlineMs,
-      isRefused: false,
-      isCrowded: false,
-      giveUp: undefined,
-    }
-    key.lane = lane
-    this.#alone.add(lane)
-    if (!this.#hasTimer) this.#startTimer(this.#options.deadlineMs)
-    const call = new Promise<Told<Value>>((resolve, reject) => {
-      let isOver = false
-      const end = (): boolean => {
-        if (isOver) return false
-        isOver = true
-        lane.giveUp = undefined
-        lane.alone = undefined
-        this.#alone.delete(lane)
-        this.#leave(key, lane)
-        return true
-      }
-      const settle = (told: Told<Value>): void => {
-        if (!end()) return
-        if (this.#failures > 0) this.#succeeded()
-        resolve(told)
-      }
-      const fail = (error: unknown): void => {
-        if (!end()) return
-        if (isCallersOwn(error, asked.signal)) reject(error)
-        else resolve(this.#failed(error))
-      }
-      lane.giveUp = fail
-      try {
-        const guess = this.#guess(key, sentAt)
-        const done = guess && work(guess.record, guess.now)
-        if (guess === undefined || done?.next === undefined) return void this.#shown(key, work, asked, lane, undefined).then(settle, fail)
-        const { next, value } = done
-        const heard = (answer: CreateResult | UpdateResult): void => {
-          const heardAt = this.elapsed()
-          this.clock.read(answer.now, sentAt, heardAt)
-          if (answer.ok && this.clock.confirm(guess.now, answer.now, heardAt)) {
-            key.show(next, answer.entry, heardAt)
-            return settle({ type: 'done', value, now: answer.now })
-          }
-          const goesOn = answer.ok
-            ? this.#judgedAgain(key, work, { record: guess.record, version: answer.entry.version, now: answer.now }, asked)
-            : this.#refused(key, work, asked, lane, answer, heardAt)
-          void goesOn.then(settle, fail)
-        }
-        this.#write(key, next, guess, asked).then(heard, fail)
-      } catch (error) {
-        fail(error)
-      }
-    })
-    if (lane.giveUp !== undefined) lane.alone = call
-    return call
+  #mayAsk(told: (told: Told<never>) => void, failed: (error: unknown) => void, signal: AbortSignal | undefined): boolean {
+    if (signal?.aborted) failed(new KvError('ABORTED', { cause: signal.reason }))
+    else if (this.#failures >= failuresMax && !this.#mayTry()) told({ type: 'unknown', reason: 'store', cause: this.#lastCause })
+    else return true
+    return false
   }
 
-  /** The guess was wrong, and its refusal brought the state along. */
-  async #refused<Value>(
+  #enter(job: Job): void {
+    const { key } = job
+    if (key.waiting.length >= waitingMax) {
+      this.#end(job)
+      return job.told({
+        type: 'unknown',
+        reason: 'store',
+        cause: new KvError('BUSY', { message: `${waitingMax} callers wait for this key` }),
+      })
+    }
+    key.waiting.push(job)
+    if (key.batch !== undefined) return
+    key.batch = gathering
+    if (key.isCrowded) nextTick(() => this.#serve(key))
+    else void this.#serve(key)
+  }
+
+  /** One batch after the other, until nobody waits. */
+  async #serve(key: KeyState): Promise<void> {
+    for (;;) {
+      const batch = (key.batch = taken(key))
+      if (batch === undefined) return
+      try {
+        await (batch.jobs[0]?.serve === undefined ? this.#decide(key, batch) : Promise.all(batch.jobs.map((job) => job.serve?.())))
+      } catch (error) {
+        this.#failAll(batch, error)
+      }
+      if (key.batch !== batch) return // it took too long, and others have been served since
+      key.isCrowded = batch.jobs.length > 1
+      // Callers that were answered together come back before the turn is over, and are together again.
+      if (key.isCrowded) await new Promise<void>(nextTick)
+    }
+  }
+
+  /** Brings a batch from what is known of its key to its answers. */
+  async #decide(key: KeyState, batch: Batch): Promise<void> {
+    let sentAt = this.elapsed()
+    let base = this.#guess(key, sentAt) ?? (await this.#read(key, batch))
+    let isOverwriting = false
+    for (let refusals = 0; batch.count > 0;) {
+      let next = judged(batch.jobs, base)
+      if (next === undefined) {
+        if (base.isGuess) {
+          base = await this.#read(key, batch)
+          continue
+        }
+        if (!isOverwriting) return this.#done(batch, base.now as EpochMs)
+        next = { ...base.record, seenAt: Math.max(base.record.seenAt, base.now) }
+      }
+      sentAt = this.elapsed()
+      const answer = await this.#write(key, next, base, patience(batch, sentAt))
+      const heardAt = this.elapsed()
+      const agrees = this.clock.read(answer.now, sentAt, heardAt)
+      if (answer.ok && base.isGuess && !(agrees && answer.now >= base.now)) {
+        // Written, but judged at another time than the store's: it is judged again, on top of what stood there before.
+        tell(this.#options.name, { type: 'clock-differs' })
+        this.clock.distrust(heardAt)
+        key.forget()
+        base = { record: base.record, version: answer.entry.version, now: answer.now, isGuess: false }
+        isOverwriting = true
+        continue
+      }
+      if (answer.ok) {
+        if (key.batch === batch) key.show(next, answer.entry, heardAt)
+        return this.#done(batch, answer.now)
+      }
+      for (const job of batch.jobs) job.isSent = false
+      batch.isRefused = true
+      isOverwriting = false
+      base = this.#baseOf(key, answer.entry, answer.now, heardAt)
+      if (++refusals < 2) continue
+      await new Promise<void>((resolve) => pause(Math.random() * Math.min(2 ** (refusals - 2), backoffMsMax), resolve))
+      base = await this.#read(key, batch) // others have gone on meanwhile
+    }
+  }
+
+  /** The work of one that is patient: `modify` names its write, and so may send it again. */
+  async #modified<Value extends Change>(
     key: KeyState,
     work: Work<Value>,
-    asked: Asked,
-    lane: Lane,
-    { entry, now }: CreateResult | UpdateResult,
-    heardAt: number,
+    deadlineMs: number,
+    signal: AbortSignal | undefined,
   ): Promise<Told<Value>> {
-    lane.isRefused = true
-    return await this.#shown(key, work, asked, lane, this.#baseOf(key, entry, now, heardAt))
-  }
-
-  /** Alone with the key, from a state that the store has shown. */
-  async #shown<Value>(key: KeyState, work: Work<Value>, asked: Asked, lane: Lane, from: Base | undefined): Promise<Told<Value>> {
-    let base = from ?? (await this.#read(key, asked))
-    for (let turn = 1; turn <= aloneTurnsMax; turn++) {
-      const { next, value } = work(base.record, base.now)
-      if (next === undefined) return { type: 'done', value, now: base.now as EpochMs }
-      const sentAt = this.elapsed()
-      const answer = await this.#write(key, next, base, asked)
-      const heardAt = this.elapsed()
-      this.clock.read(answer.now, sentAt, heardAt)
-      if (answer.ok) {
-        key.show(next, answer.entry, heardAt)
-        return { type: 'done', value, now: answer.now }
-      }
-      lane.isRefused = true
-      base = this.#baseOf(key, answer.entry, answer.now, heardAt)
-    }
-    return await this.#together(key, work, asked)
-  }
-
-  /** It is written, but was judged at another time than the store's: it is judged again, on top of what stood there before. */
-  async #judgedAgain<Value>(key: KeyState, work: Work<Value>, base: Base, asked: Asked): Promise<Told<Value>> {
-    tell(this.#options.name, { type: 'clock-differs' })
-    const { record, now } = base
-    const { next = { ...record, seenAt: Math.max(record.seenAt, now) }, value } = work(record, now)
-    key.forget()
-    const answer = await this.#write(key, next, base, asked)
-    return answer.ok ? { type: 'done', value, now: answer.now } : await this.#together(key, work, asked)
-  }
-
-  /** Behind whoever is alone with the key, for beside it one of the two writes would be refused; and then together with all others. */
-  async #joined<Value>(found: Lane | undefined, key: KeyState, work: Work<Value>, asked: Asked): Promise<Told<Value>> {
-    const deadlineMs = asked.deadlineMs ?? this.#options.deadlineMs
-    const endsAt = this.elapsed() + deadlineMs
-    const lane: Lane = found ?? { count: 0, alone: undefined, endsAt, isRefused: false, isCrowded: false, giveUp: undefined }
-    key.lane = lane
-    if (lane.count > 0) lane.isCrowded = true
-    lane.count++
-    try {
-      if (lane.alone !== undefined) await lane.alone.catch(() => undefined)
-      const left = Math.max(1, Math.ceil(endsAt - this.elapsed()))
-      const told = await this.#together(key, work, { ...asked, deadlineMs: left })
-      if (this.#failures > 0) this.#succeeded()
-      return told
-    } catch (error) {
-      if (isCallersOwn(error, asked.signal)) throw error
-      return this.#failed(error)
-    } finally {
-      this.#leave(key, lane)
-    }
-  }
-
-  /**
-   * Callers that were answered together come back in the same turn: the first of them is not alone. Its guess would outdate what
-   * `modify` knows of the key, and the next joined write would be refused and wait.
-   */
-  #leave(key: KeyState, lane: Lane): void {
-    if (--lane.count > 0) return
-    if (!lane.isCrowded) {
-      if (key.lane === lane) key.lane = undefined
-      return
-    }
-    lane.isCrowded = false
-    setImmediate(() => {
-      if (lane.count === 0 && key.lane === lane) key.lane = undefined
-    })
-  }
-
-  /** Together with all others of the key in this process. */
-  async #together<Value>(key: KeyState, work: Work<Value>, { signal, deadlineMs, aheadMs = 0 }: Asked): Promise<Told<Value>> {
     const { kv, plan } = this.#options
     let value: Value | undefined
     let record: LimitRecord | undefined
@@ -253,12 +235,11 @@ export class LimitStore {
       key.storeKey,
       (bytes, context) => {
         const before = bytes === undefined ? this.#blank() : this.#format.decode(bytes, context.now)
-        const done = work(before, context.now)
-        value = done.value
-        record = done.next ?? before
-        return done.next === undefined ? undefined : this.#format.encode(done.next)
+        value = work(before, context.now)
+        record = value.next ?? before
+        return value.next === undefined ? undefined : this.#format.encode(value.next)
       },
-      { signal, deadline: deadlineMs ?? this.#options.deadlineMs, expiry: { extend: plan.lifeMs + aheadMs } },
+      { signal, deadline: deadlineMs, expiry: { extend: plan.lifeMs } },
     )
     const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
@@ -269,12 +250,14 @@ export class LimitStore {
   #guess({ record, version, expiresAt }: KeyState, elapsed: number): Base | undefined {
     const now = this.clock.reached(elapsed)
     if (now === undefined) return undefined
-    return record === undefined || expiresAt <= now ? { record: this.#blank(), version: undefined, now } : { record, version, now }
+    return record === undefined || expiresAt <= now
+      ? { record: this.#blank(), version: undefined, now, isGuess: true }
+      : { record, version, now, isGuess: true }
   }
 
-  async #read(key: KeyState, { signal }: Asked): Promise<Base> {
+  async #read(key: KeyState, batch: Batch): Promise<Base> {
     const sentAt = this.elapsed()
-    const { entry, now } = await this.#options.kv.get(key.storeKey, { signal, deadline: this.#options.deadlineMs })
+    const { entry, now } = await this.#options.kv.get(key.storeKey, { deadline: patience(batch, sentAt) })
     const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
     return this.#baseOf(key, entry, now, heardAt)
@@ -283,16 +266,16 @@ export class LimitStore {
   #baseOf(key: KeyState, entry: Entry | undefined, now: EpochMs, shownAt: number): Base {
     const record = entry === undefined ? this.#blank() : this.#format.decode(entry.value, now)
     key.show(record, entry, shownAt)
-    return { record, version: entry?.version, now }
+    return { record, version: entry?.version, now, isGuess: false }
   }
 
-  #write(key: KeyState, next: LimitRecord, base: Base, { signal }: Asked): Promise<CreateResult | UpdateResult> {
-    const { kv, plan, deadlineMs: deadline } = this.#options
+  #write(key: KeyState, next: LimitRecord, base: Base, deadline: number): Promise<CreateResult | UpdateResult> {
+    const { kv, plan } = this.#options
     const value = this.#format.encode(next)
     const ends = endsAt(plan, next)
     return base.version === undefined
-      ? kv.create(key.storeKey, value, { ttl: Math.max(1, ends - base.now), signal, deadline })
-      : kv.update(key.storeKey, value, { ifVersion: base.version, expiry: { until: ends as EpochMs }, signal, deadline })
+      ? kv.create(key.storeKey, value, { ttl: Math.max(1, ends - base.now), deadline })
+      : kv.update(key.storeKey, value, { ifVersion: base.version, expiry: { until: ends as EpochMs }, deadline })
   }
 
   #blank(): LimitRecord {
@@ -300,17 +283,40 @@ export class LimitStore {
     return blank(this.#options.plan, this.#lives)
   }
 
-  /** One timer for all calls that are alone: those that came first end first, whatever the store does. The others have `modify`'s. */
-  #startTimer(ms: number): void {
-    this.#hasTimer = true
-    this.#after(ms, () => {
-      this.#hasTimer = false
-      const now = this.elapsed()
-      for (const { giveUp, endsAt, isRefused } of this.#alone) {
-        if (endsAt > now) return this.#startTimer(endsAt - now)
-        giveUp?.(new KvError(isRefused ? 'CONTENTION' : 'DEADLINE_EXCEEDED', { message: 'the store did not decide within the deadline' }))
-      }
-    })
+  #done(batch: Batch, now: EpochMs): void {
+    if (this.#failures > 0) this.#succeeded()
+    for (const job of batch.jobs) {
+      if (job.isOver) continue
+      this.#end(job)
+      job.told({ type: 'done', value: job.value as Change, now })
+    }
+  }
+
+  #failAll(batch: Batch, error: unknown): void {
+    for (const job of batch.jobs) this.#giveUp(job, error, isCallersOwn(error, undefined))
+  }
+
+  #giveUp(job: Job, error: unknown, isOwn: boolean): void {
+    if (job.isOver) return
+    this.#end(job)
+    const { key, batch } = job
+    if (isOwn) job.failed(error)
+    else {
+      const told = batch?.hasFailed === false ? this.#failed(error) : unknown(error)
+      if (batch !== undefined) batch.hasFailed = true
+      job.told(told)
+    }
+    // The store is late with an answer that nobody waits for: whoever comes next does not wait for it either.
+    if (batch?.count !== 0 || key.batch !== batch) return
+    key.forget()
+    void this.#serve(key)
+  }
+
+  #end(job: Job): void {
+    job.isOver = true
+    this.#timed.remove(job)
+    job.unlisten?.()
+    if (job.batch !== undefined) job.batch.count--
   }
 
   /** A timer that keeps no process alive, and lets answers that are there already come first: when this process stood still, not the store was late. */
@@ -343,7 +349,7 @@ export class LimitStore {
   }
 
   #failed(cause: unknown): Told<never> {
-    const reason = reasonOf(cause)
+    const { reason } = unknown(cause)
     if (reason === 'store' || reason === 'deadline') {
       this.#failures++
       this.#lastCause = cause
@@ -353,6 +359,8 @@ export class LimitStore {
     return { type: 'unknown', reason, cause }
   }
 }
+
+const unknown = (cause: unknown): Told<never> & { type: 'unknown' } => ({ type: 'unknown', reason: reasonOf(cause), cause })
 
 /** Between two attempts of a write. In real time, as it gives the machine time: under a test clock nobody would end it. */
 function pause(ms: number, run: () => void): () => void {
