@@ -59,7 +59,7 @@ export class Caller implements CallerParts {
   readonly endsAt: number
   readonly resolve: (result: ModifyResult<unknown>) => void
   readonly reject: (error: unknown) => void
-  onSettled: () => void = () => undefined
+  onSettled: (() => void) | undefined
   /** Its number in the order of arrival. */
   order = 0
   attempt = 0
@@ -76,11 +76,17 @@ export class Caller implements CallerParts {
     this.resolve = parts.resolve
     this.reject = parts.reject
   }
-  settle(end: () => void): void {
+  answer(result: ModifyResult<unknown>): void {
     if (this.settled) return
     this.settled = true
-    this.onSettled()
-    end()
+    this.onSettled?.()
+    this.resolve(result)
+  }
+  fail(error: unknown): void {
+    if (this.settled) return
+    this.settled = true
+    this.onSettled?.()
+    this.reject(error)
   }
 }
 
@@ -169,7 +175,7 @@ export function runChanges(callers: readonly Caller[], known: Known, limits: Lim
       freeze(next)
       running = { exists: true, codec: caller.codec, value: next, stored, expiresAt }
     } catch (error) {
-      caller.settle(() => caller.reject(error))
+      caller.fail(error)
       continue
     }
     step++
@@ -191,14 +197,12 @@ export function settleWith(
   entry: Entry<unknown> | undefined,
   now: EpochMs,
 ): void {
-  caller.settle(() => {
-    if (value === undefined || (step === 0 ? base : entry) === undefined) return caller.resolve({ entry: undefined, now, changed })
-    const shown = (step === 0 ? base : entry) as Entry<unknown>
-    const version = step === 0 || step === changes ? shown.version : (`${shown.version}~${step}` as Version)
-    const dies = step === changes ? (shown.expiresAt ?? epochMs(0)) : expiresAt
-    const { createdAt } = shown
-    caller.resolve({ entry: dies === 0 ? { value, version, createdAt } : { value, version, createdAt, expiresAt: dies }, now, changed })
-  })
+  const shown = step === 0 ? base : entry
+  if (value === undefined || shown === undefined) return caller.answer({ entry: undefined, now, changed })
+  const { createdAt } = shown
+  const version = step === 0 || step === changes ? shown.version : (`${shown.version}~${step}` as Version)
+  const dies = step === changes ? (shown.expiresAt ?? epochMs(0)) : expiresAt
+  caller.answer({ entry: dies === 0 ? { value, version, createdAt } : { value, version, createdAt, expiresAt: dies }, now, changed })
 }
 
 function writeOf({ stored, expiresAt }: Running, base: Entry<unknown> | undefined, now: EpochMs): Write {

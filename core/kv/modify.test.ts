@@ -334,6 +334,43 @@ test('a deadline ends the wait without effect, and frees the key when the store 
   expect((await here(kv, 'a', one)).entry?.value.n).toBe(1)
 })
 
+test('one timer serves the deadlines of all callers of a key, each at its own time, and none is left', async () => {
+  const clock = testClock()
+  const set = new Set<object>()
+  let most = 0
+  const here = modifier({
+    random: () => 0,
+    clock: () => clock.elapsed(),
+    after: (ms, callback) => {
+      const timer = {}
+      const cancel = () => set.delete(timer)
+      const handle = clock.setTimeout(() => cancel() && callback(), ms)
+      most = Math.max(most, set.add(timer).size)
+      return () => {
+        clock.clearTimeout(handle)
+        cancel()
+      }
+    },
+  })
+  const store = gated(memory({ clock }))
+  const kv = counts(store.kv)
+  const ended: string[] = []
+  const calls = [300, 100, 200, 9_000].map(async (deadline) =>
+    ended.push(`${await codeOf(here(kv, 'a', one, { deadline }))} at ${clock.elapsed()}`),
+  )
+  await store.pass() // the first three are in the write, and the fourth with them
+  const late = codeOf(here(kv, 'a', one, { deadline: 150 }))
+  for (let ms = 0; ms < 400; ms += 50) await clock.advance(50)
+  expect(ended).toEqual(['UNKNOWN_OUTCOME at 100', 'UNKNOWN_OUTCOME at 200', 'UNKNOWN_OUTCOME at 300'])
+  expect(await late).toBe('DEADLINE_EXCEEDED')
+  await store.pass()
+  await Promise.all(calls)
+  expect(ended[3]).toBe('none at 400')
+  await new Promise((resolve) => setImmediate(resolve))
+  await new Promise((resolve) => setImmediate(resolve))
+  expect({ most, left: set.size }).toEqual({ most: 1, left: 0 })
+})
+
 test('a deadline that passes while others win every time says CONTENTION', async () => {
   const { clock, modify: here } = onClock(() => 0.99)
   const below = memory({ clock })

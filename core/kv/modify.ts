@@ -107,12 +107,10 @@ export function modifier(
         reject,
       })
       lane.join(caller)
-      const onAbort = (): void => lane.expel(caller, 'ABORTED', signal?.reason)
-      signal?.addEventListener('abort', onAbort, { once: true })
-      const cancel = parts.after(deadlineMs, () => lane.expel(caller, 'DEADLINE_EXCEEDED', undefined), true)
-      caller.onSettled = () => {
-        cancel()
-        signal?.removeEventListener('abort', onAbort)
+      if (signal !== undefined) {
+        const onAbort = (): void => lane.expel(caller, 'ABORTED', signal.reason)
+        signal.addEventListener('abort', onAbort, { once: true })
+        caller.onSettled = () => signal.removeEventListener('abort', onAbort)
       }
     })
 }
@@ -170,6 +168,11 @@ class Lane {
   #refusals = 0
   /** So many of those who wait are served one by one. */
   #alone = 0
+  /** Whose functions run, or whose changes are being written. */
+  #batch: Caller[] = []
+  /** The earliest deadline, and what takes its timer back: a timer a caller would cost more than its update. */
+  #alarmAt = Infinity
+  #disarm: () => void = () => undefined
   #wake: () => void = () => undefined
 
   constructor(store: Store, key: string) {
@@ -182,6 +185,7 @@ class Lane {
       throw new KvError('BUSY', { message: `${modifyLimits.waitingMax} callers wait for this key` })
     caller.order = ++this.#arrived
     this.#waiting.push(caller)
+    if (caller.endsAt < this.#alarmAt) this.#arm(caller.endsAt)
     this.#wake()
     if (this.#running) return
     this.#running = true
@@ -192,10 +196,31 @@ class Lane {
   expel(caller: Caller, code: 'ABORTED' | 'DEADLINE_EXCEEDED', cause: unknown): void {
     if (caller.settled) return
     const told = caller.sent ? 'UNKNOWN_OUTCOME' : code === 'DEADLINE_EXCEEDED' && this.#refusals > 0 ? 'CONTENTION' : code
-    caller.settle(() => caller.reject(new KvError(told, cause === undefined ? {} : { cause })))
+    caller.fail(new KvError(told, cause === undefined ? {} : { cause }))
     // Those of the batch in work count too; that only makes the sweep below come sooner.
     this.#gone++
     if (this.#gone > 64 && this.#gone * 2 > this.#waiting.length) this.#sweep()
+  }
+
+  #arm(at: number): void {
+    const { parts } = this.#store
+    this.#disarm()
+    this.#alarmAt = at
+    this.#disarm = parts.after(Math.max(1, Math.ceil(at - parts.clock())), () => this.#ring(), true)
+  }
+
+  /** Takes out whose deadline has come, and waits for the next. */
+  #ring(): void {
+    const now = this.#store.parts.clock()
+    this.#alarmAt = Infinity
+    let next = Infinity
+    for (const callers of [this.#batch, this.#waiting])
+      for (const caller of callers) {
+        if (caller.settled) continue
+        if (caller.endsAt <= now) this.expel(caller, 'DEADLINE_EXCEEDED', undefined)
+        else next = Math.min(next, caller.endsAt)
+      }
+    if (next < Infinity) this.#arm(next)
   }
 
   #sweep(): void {
@@ -209,6 +234,7 @@ class Lane {
     for (;;) {
       if (!this.#waiting.some((caller) => !caller.settled)) {
         this.#waiting = []
+        this.#batch = []
         this.#gone = 0
         await new Promise<void>((resolve) => {
           this.#wake = resolve
@@ -222,31 +248,32 @@ class Lane {
         known = await this.#round(known)
       } catch (error) {
         // Only our own mistakes come here: nobody may wait for ever because of them.
-        for (const caller of this.#waiting.splice(0)) caller.settle(() => caller.reject(error))
+        for (const caller of [...this.#batch, ...this.#waiting.splice(0)]) caller.fail(error)
         known = undefined
       }
     }
     this.#running = false
+    this.#disarm()
     this.#store.drop(this.#key)
   }
 
   /** One batch, from the known state to answers. Answers with the state to go on from, if there is one. */
   async #round(guess: Known | undefined): Promise<Known | undefined> {
     const { kv } = this.#store
-    let batch: Caller[] = []
     let known = guess
+    this.#batch = []
     this.#refusals = 0
     for (;;) {
-      batch = this.#refill(batch)
-      if (batch.length === 0) return undefined
+      this.#batch = this.#refill(this.#batch)
+      if (this.#batch.length === 0) return undefined
       try {
         if (known === undefined) {
-          known = await this.#read(batch)
-          batch = this.#refill(batch)
+          known = await this.#read()
+          this.#batch = this.#refill(this.#batch)
         }
-        const pass = runChanges(batch, known, kv.capabilities.limits)
+        const pass = runChanges(this.#batch, known, kv.capabilities.limits)
         this.#waiting.unshift(...pass.rest)
-        batch = pass.results.map(({ caller }) => caller)
+        this.#batch = pass.results.map(({ caller }) => caller)
         const asked = this.#arrived
         if (pass.write === undefined) {
           const { now } = known
@@ -255,13 +282,13 @@ class Lane {
           const late = pass.results.filter(isLate)
           for (const result of pass.results) if (!isLate(result)) settleWith(result, pass, known.entry, now)
           if (late.length === 0) return known
-          batch = late.map(({ caller }) => caller)
-          known = await this.#read(batch)
+          this.#batch = late.map(({ caller }) => caller)
+          known = await this.#read()
           if (known.entry?.version !== state.entry?.version) continue
           for (const result of late) settleWith(result, pass, known.entry, known.now)
           return known
         }
-        const answer = await this.#write(pass, pass.write, batch)
+        const answer = await this.#write(pass, pass.write)
         if (answer?.ok) {
           const { entry, now } = answer
           for (const result of pass.results) settleWith(result, pass, entry, now)
@@ -276,14 +303,14 @@ class Lane {
           known = undefined // Others have gone on meanwhile: a read is as dear as the refusal that the old state would bring.
         }
       } catch (error) {
-        const faulted = batch.filter((caller) => !caller.settled)
+        const faulted = this.#batch.filter((caller) => !caller.settled)
         if (faulted.length > 1 && isKvError(error) && error.retry === 'never' && error.code !== 'CLOSED') {
           // The store refuses a value that our own checks let through: find whose it is.
           this.#waiting.unshift(...faulted)
           this.#alone = faulted.length
           return undefined
         }
-        for (const caller of faulted) caller.settle(() => caller.reject(error))
+        for (const caller of faulted) caller.fail(error)
         return undefined
       }
     }
@@ -299,18 +326,14 @@ class Lane {
     return joined.length === 0 ? left : [...left, ...joined]
   }
 
-  async #read(batch: readonly Caller[]): Promise<Known> {
+  async #read(): Promise<Known> {
     const asked = this.#arrived
-    const { entry, now } = await this.#store.kv.get(this.#key, { deadline: this.#patience(batch) })
+    const { entry, now } = await this.#store.kv.get(this.#key, { deadline: this.#patience() })
     return { entry, now, asked }
   }
 
   /** Writes, and writes again under the same name while the outcome is unknown. Undefined: no effect, or those whom it concerned know that nobody knows. */
-  async #write(
-    { results }: Pass,
-    write: Write,
-    batch: readonly Caller[],
-  ): Promise<CreateResult<unknown> | UpdateResult<unknown> | undefined> {
+  async #write({ results }: Pass, write: Write): Promise<CreateResult<unknown> | UpdateResult<unknown> | undefined> {
     const { kv, parts } = this.#store
     const changers = results.filter(({ changed }) => changed).map(({ caller }) => caller)
     const sequence = this.#store.openRequest()
@@ -319,7 +342,7 @@ class Lane {
     for (const caller of changers) caller.sent = true
     try {
       for (let attempt = 1; ; attempt++) {
-        const options = { requestId: this.#store.requestId(sequence, attempt), deadline: this.#patience(batch) }
+        const options = { requestId: this.#store.requestId(sequence, attempt), deadline: this.#patience() }
         try {
           return write.type === 'create'
             ? await kv.create(this.#key, write.value, { ...options, ttl: write.ttlMs })
@@ -332,7 +355,7 @@ class Lane {
             isKvError(error, 'CLOSED') || isKvError(error, 'STORE_FAILED') || parts.clock() - since >= modifyLimits.repeatMsMax
           if (hasEnded || !kv.capabilities.requestIds || changers.every((caller) => caller.settled)) {
             const told = new KvError('UNKNOWN_OUTCOME', { cause: error })
-            for (const caller of changers) caller.settle(() => caller.reject(told))
+            for (const caller of changers) caller.fail(told)
             return undefined
           }
           await this.#pause(this.#jitter(attempt))
@@ -358,10 +381,10 @@ class Lane {
   }
 
   /** How long the store may take: as long as the most patient of the callers. */
-  #patience(batch: readonly Caller[]): number {
+  #patience(): number {
     const now = this.#store.parts.clock()
     let ms = 1
-    for (const callers of [batch, this.#waiting])
+    for (const callers of [this.#batch, this.#waiting])
       for (const caller of callers) if (!caller.settled) ms = Math.max(ms, Math.ceil(caller.endsAt - now))
     return ms
   }
