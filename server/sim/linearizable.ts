@@ -197,12 +197,15 @@ function orderTo(node: Node): HistoryOperation[] {
 }
 
 /** Where the search came furthest: for the person who reads the transcript. */
-function stuckAt(node: Node, { items }: Model): string {
+function stuckAt(node: Node, { items, needers }: Model): string {
   const { state } = node
+  const asked = ({ operation: { client, verb, value, answer } }: Item): string =>
+    `${verb}${value === undefined ? '' : ` ${value}`} of ${client} (${answer.type})`
   const there =
     state === undefined ? 'no entry' : state.by < 0 ? 'a value that nobody saw' : String((items[state.by] as Item).operation.value)
-  const open = items.findIndex((item, index) => !isDone(node, index) && items.every((other, at) => isDone(node, at) || other.to >= item.to))
-  const { client, verb, value, answer } = (items[open] as Item).operation
-  const asked = `${verb}${value === undefined ? '' : ` ${value}`} of ${client}`
-  return `${node.count} of ${items.length} can be put in order; then there is ${there}, and ${asked} (${answer.type}) cannot follow`
+  const left = items.filter((_, index) => !isDone(node, index))
+  const next = left.reduce((first, item) => (item.to < first.to ? item : first))
+  const held = (needers[state?.by ?? -1] ?? []).map((index) => items[index] as Item).find((item) => item !== next && left.includes(item))
+  const why = held === undefined ? '' : `, and ${asked(held)} still has to find it`
+  return `${items.length - left.length} of ${items.length} can be put in order; then there is ${there}${why}, but ${asked(next)} has to come next`
 }
