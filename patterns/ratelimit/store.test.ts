@@ -37,8 +37,12 @@ describe('a crowd on one key (R9)', () => {
   test('stays together when each comes back as soon as it is answered', async () => {
     const { api, kv } = limiter()
     const rounds = 20
-    const caller = async (): Promise<void> => {
-      for (let round = 0; round < rounds; round++) expect((await api.consume('ada')).allowed).toBe(true)
+    // Each has as many promises behind its answer as its number says.
+    const caller = async (_: unknown, number: number): Promise<void> => {
+      for (let round = 0; round < rounds; round++) {
+        expect((await api.consume('ada')).allowed).toBe(true)
+        for (let step = 0; step < number; step++) await undefined
+      }
     }
     await Promise.all(Array.from({ length: 16 }, caller))
     // The first one of all is alone, and has one more round to go when the others are through.
@@ -110,6 +114,47 @@ describe('a call that does not come back', () => {
     expect(after.map(({ outcome }) => outcome)).toEqual(['allowed', 'denied', 'denied', 'denied'])
   })
 
+  test('keeps the next ones in order when it does come back, late', async () => {
+    const held: ((verdict: Verdict) => void)[] = []
+    const { api, clock } = limiter((call) => (call.verb === 'get' ? 'pass' : new Promise<Verdict>((resolve) => void held.push(resolve))))
+    const one = api.consume('ada')
+    await clock.advance(50)
+    expect((await one).reason).toBe('deadline')
+    const two = api.consume('ada')
+    await turn()
+    const three = api.consume('ada')
+    await turn()
+    held[0]?.('pass')
+    await turn()
+    expect(held).toHaveLength(2) // the third one waits for the second, which is under way
+    for (let place = 1; place < 6; place++) {
+      held[place]?.('pass')
+      await turn()
+    }
+    expect([(await two).outcome, (await three).outcome]).toEqual(['allowed', 'allowed'])
+    expect((await three).policies.hourly.remaining).toBe(997)
+  })
+
+  test('when it does, is older than a reset that was asked for behind it: no denial outlasts a reset (R9)', async () => {
+    let answer: ((value: unknown) => void) | undefined
+    const clock = testClock()
+    const kv = intercept(memory({ clock }), async (call, run) => {
+      const found = await run() // it reaches the store, and its answer is late
+      if (call.verb === 'get' && call.nth > 1) await new Promise((resolve) => (answer = resolve))
+      return found
+    })
+    const api = rateLimit({ kv, name: 'api', policies, onUnknown: 'deny', timers: clock })
+    await api.consume('ada', { cost: 1_000 })
+    const denied = api.consume('ada')
+    await turn()
+    const reset = api.reset('ada')
+    await turn()
+    answer?.(undefined)
+    expect((await denied).outcome).toBe('denied')
+    await reset
+    expect((await api.consume('ada')).outcome).toBe('allowed')
+  })
+
   test('is one failure, however many wait for it: the other keys go on', async () => {
     let fails = 1
     const { api } = limiter(() => (fails-- > 0 ? 'unavailable' : 'pass'))
@@ -148,6 +193,38 @@ describe('a call that does not come back', () => {
   })
 })
 
+test('a caller who leaves between two writes of a contended key has charged nothing, and is told so', async () => {
+  const clock = testClock()
+  const store = memory({ clock })
+  const rival = rateLimit({ kv: store, name: 'api', policies, onUnknown: 'deny', timers: clock })
+  let writes = 0
+  const kv = intercept(store, async (call, run) => {
+    if (call.verb === 'get' && writes > 0) return await new Promise<never>(() => {})
+    if (call.verb !== 'get' && writes++ < 2) await rival.consume('ada')
+    return await run()
+  })
+  const api = rateLimit({ kv, name: 'api', policies, onUnknown: 'deny', timers: clock })
+  const controller = new AbortController()
+  const asked = api.consume('ada', { signal: controller.signal })
+  while (writes < 2) await turn()
+  await turn()
+  controller.abort()
+  await expect(asked).rejects.toMatchObject({ code: 'ABORTED' })
+  expect((await rival.peek('ada')).policies.hourly.remaining).toBe(998)
+})
+
+test('a charge that was made at a wrong time, and does not fit at the right one, is taken back', async () => {
+  const clock = testClock()
+  const timers = testClock()
+  const two = { burst: gcra({ limit: 2, per: '2s' }) }
+  const api = rateLimit({ kv: memory({ clock }), name: 'api', policies: two, onUnknown: 'deny', timers, denyCache: 0 })
+  await api.consume('ada', { cost: 2 })
+  await timers.advance('1s') // and the store's clock stands still
+  expect((await api.consume('ada')).outcome).toBe('denied')
+  await clock.advance('1s')
+  expect((await api.consume('ada')).outcome).toBe('allowed')
+})
+
 describe('the clock of the store', () => {
   const at = (now: number) => epochMs(1_000_000 + now)
 
@@ -159,6 +236,9 @@ describe('the clock of the store', () => {
     expect(clock.read(at(10), 10, 50)).toBe(true)
     expect(clock.reached(60)).toBe(1_000_060)
     expect(clock.notPassed(60)).toBe(1_000_061)
+    // Forty on its way there.
+    expect(clock.read(at(100), 60, 100)).toBe(true)
+    expect(clock.notPassed(100)).toBe(1_000_101)
   })
 
   test('that only slow calls have told is not guessed at', () => {

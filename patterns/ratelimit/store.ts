@@ -6,7 +6,6 @@
  * state that the store showed last is a guess, so most batches need one call; a guess that is wrong costs one more, because its refusal
  * brings the true state along.
  */
-import { nextTick } from 'node:process'
 import type { EpochMs } from '../../core/base/types.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
 import type { CreateResult, Entry, KV, UpdateResult } from '../../core/kv/kv.ts'
@@ -126,14 +125,21 @@ export class LimitStore {
     })
   }
 
-  /** Forgets a key. @throws KvError of the store. */
-  async destroy(key: KeyState, signal: AbortSignal | undefined, deadlineMs: number): Promise<void> {
-    key.forget()
-    try {
-      await this.#options.kv.destroy(key.storeKey, { signal, deadline: deadlineMs })
-    } finally {
-      key.forget()
-    }
+  /** Forgets a key, when no other call of it is under way: an answer that is older than this may not be believed after it. @throws KvError of the store. */
+  destroy(key: KeyState, signal: AbortSignal | undefined, deadlineMs: number): Promise<void> {
+    const endsAt = this.elapsed() + deadlineMs
+    return new Promise((resolve, reject) => {
+      const serve = async (): Promise<void> => {
+        try {
+          await this.#options.kv.destroy(key.storeKey, { signal, deadline: Math.max(1, Math.ceil(endsAt - this.elapsed())) })
+          resolve()
+        } catch (error) {
+          reject(error)
+        }
+        key.forget()
+      }
+      this.#enter(new Job(key, unchanged, (told) => told.type === 'unknown' && reject(told.cause), reject, endsAt, serve))
+    })
   }
 
   #mayAsk(told: (told: Told<never>) => void, failed: (error: unknown) => void, signal: AbortSignal | undefined): boolean {
@@ -156,7 +162,7 @@ export class LimitStore {
     key.waiting.push(job)
     if (key.batch !== undefined) return
     key.batch = gathering
-    if (key.isCrowded) nextTick(() => this.#serve(key))
+    if (key.isCrowded) process.nextTick(() => this.#serve(key))
     else void this.#serve(key)
   }
 
@@ -173,7 +179,7 @@ export class LimitStore {
       if (key.batch !== batch) return // it took too long, and others have been served since
       key.isCrowded = batch.jobs.length > 1
       // Callers that were answered together come back before the turn is over, and are together again.
-      if (key.isCrowded) await new Promise<void>(nextTick)
+      if (key.isCrowded) await new Promise<void>((resolve) => process.nextTick(resolve))
     }
   }
 
@@ -196,6 +202,7 @@ export class LimitStore {
       const answer = await this.#write(key, next, base, patience(batch, sentAt))
       const heardAt = this.elapsed()
       const agrees = this.clock.read(answer.now, sentAt, heardAt)
+      if (key.batch !== batch) return
       if (answer.ok && base.isGuess && !(agrees && answer.now >= base.now)) {
         // Written, but judged at another time than the store's: it is judged again, on top of what stood there before.
         tell(this.#options.name, { type: 'clock-differs' })
@@ -206,13 +213,13 @@ export class LimitStore {
         continue
       }
       if (answer.ok) {
-        if (key.batch === batch) key.show(next, answer.entry, heardAt)
+        key.show(next, answer.entry, heardAt)
         return this.#done(batch, answer.now)
       }
       for (const job of batch.jobs) job.isSent = false
       batch.isRefused = true
       isOverwriting = false
-      base = this.#baseOf(key, answer.entry, answer.now, heardAt)
+      base = this.#baseOf(key, batch, answer.entry, answer.now, heardAt)
       if (++refusals < 2) continue
       await new Promise<void>((resolve) => pause(Math.random() * Math.min(2 ** (refusals - 2), backoffMsMax), resolve))
       base = await this.#read(key, batch) // others have gone on meanwhile
@@ -260,12 +267,12 @@ export class LimitStore {
     const { entry, now } = await this.#options.kv.get(key.storeKey, { deadline: patience(batch, sentAt) })
     const heardAt = this.elapsed()
     this.clock.read(now, sentAt, heardAt)
-    return this.#baseOf(key, entry, now, heardAt)
+    return this.#baseOf(key, batch, entry, now, heardAt)
   }
 
-  #baseOf(key: KeyState, entry: Entry | undefined, now: EpochMs, shownAt: number): Base {
+  #baseOf(key: KeyState, batch: Batch, entry: Entry | undefined, now: EpochMs, shownAt: number): Base {
     const record = entry === undefined ? this.#blank() : this.#format.decode(entry.value, now)
-    key.show(record, entry, shownAt)
+    if (key.batch === batch) key.show(record, entry, shownAt)
     return { record, version: entry?.version, now, isGuess: false }
   }
 
@@ -359,6 +366,8 @@ export class LimitStore {
     return { type: 'unknown', reason, cause }
   }
 }
+
+const unchanged = (): Change => ({})
 
 const unknown = (cause: unknown): Told<never> & { type: 'unknown' } => ({ type: 'unknown', reason: reasonOf(cause), cause })
 
