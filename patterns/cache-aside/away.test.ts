@@ -1,10 +1,11 @@
 /** A store that is away, slow or damaged: readers get the right value or the loader's error, and wait no longer than was said. */
 import { describe, expect, test } from 'vitest'
-import { isKvError, KvError } from '../../core/kv/errors.ts'
+import { isKvError, KvError, type KvErrorCode } from '../../core/kv/errors.ts'
 import type { KV } from '../../core/kv/kv.ts'
 import { settle } from '../../core/testing/clock.ts'
 import { faulty, intercept } from '../../core/testing/index.ts'
-import { world } from './testdata/world.ts'
+import { entryKeyOf } from './identity.ts'
+import { eventsOf, world } from './testdata/world.ts'
 
 describe('a store that is away', () => {
   test('is passed by: readers get the value of the source, once a key at a time, kept for `fresh`', async () => {
@@ -34,6 +35,43 @@ describe('a store that is away', () => {
     await users.get('42')
     expect(calls).toBeGreaterThan(3)
   })
+  test('for leases alone is passed by and told: what was loaded without one is never written (K1)', async () => {
+    const { store, source, process } = world()
+    const kv = faulty(store, { on: ({ verb, key }) => (verb === 'create' && key === entryKeyOf('user', '42') ? 'unavailable' : 'pass') })
+    const events = await eventsOf(async () => expect(await process({}, kv).get('42')).toBe('no 42'))
+    expect(events.map(({ type, leased }) => (leased === undefined ? type : `${type} ${leased}`))).toEqual([
+      'store-error',
+      'load false',
+      'past',
+    ])
+    expect((await store.get(entryKeyOf('user', '42'))).entry).toBeUndefined()
+    expect(await process().get('42')).toBe('no 42')
+    expect(source.loads).toBe(2)
+  })
+  test('keeps what a load past it brings out of memory, when it was invalidated meanwhile (K1, K6)', async () => {
+    const { clock, store, source, process } = world()
+    let isAway = true
+    const kv = intercept(store, async (_call, run) => {
+      if (isAway) throw new KvError('UNAVAILABLE')
+      return await run()
+    })
+    for (const comesBack of [false, true]) {
+      isAway = true
+      const users = process({ fresh: '1h' }, kv)
+      source.rows.set('42', 'old')
+      source.delayMs = 5_000
+      const before = users.get('42')
+      await settle()
+      source.rows.set('42', 'new')
+      expect(await users.invalidate('42')).toMatchObject({ done: false })
+      isAway = !comesBack
+      await clock.advance('5s')
+      expect(users.pendingInvalidations).toBe(comesBack ? 0 : 1)
+      expect(await before).toBe('old')
+      source.delayMs = 0
+      expect(await users.get('42')).toBe('new')
+    }
+  })
   test('lets nobody join a load past it that began before they came (K1)', async () => {
     const { clock, store, source, process } = world()
     const [one, two] = [process({}, faulty(store, { unavailable: 1 })), process()]
@@ -54,6 +92,68 @@ describe('a store that is away', () => {
     const users = process({}, kv)
     for (let nth = 0; nth < 12; nth++) await users.get('42')
     expect(kv.counts().unavailable).toBe(8)
+  })
+  test('slowly takes an invalidation: memory is empty at once, and what is read before the answer does not stay (K1, K7)', async () => {
+    const { clock, store, source, process } = world()
+    const kv = intercept(store, async (call, run) => {
+      if (call.verb === 'set') await clock.sleep('100ms')
+      return await run()
+    })
+    const users = process({ fresh: '1h' }, kv)
+    await users.get('42')
+    await users.settled()
+    source.rows.set('42', 'new')
+    const invalidated = users.invalidate('42')
+    expect(users.peek('42')).toBeUndefined()
+    expect(await users.get('42')).toBe('no 42') // the invalidation has not reached the store
+    await clock.advance('100ms')
+    expect(await invalidated).toEqual({ done: true })
+    expect(await users.get('42')).toBe('new')
+  })
+  test('whose answer was on the way while a repeated invalidation came through does not fill memory with it (K6, K7)', async () => {
+    const { clock, store, source, process } = world()
+    const load = (key: string, { tag }: { tag(name: string): void }) => (tag('team'), source.load(key))
+    let isSlow = false
+    let isFirst = true
+    let answer = (): void => {}
+    const kv = intercept(store, async (call, run) => {
+      if (isSlow && call.verb === 'get' && isFirst) {
+        isFirst = false
+        throw new KvError('UNAVAILABLE')
+      }
+      const result = await run()
+      if (isSlow && call.verb === 'getMany') await new Promise<void>((resolve) => (answer = resolve))
+      return result
+    })
+    const users = process({ fresh: '1h', load }, kv)
+    await users.get('42') // from here on its tags are known, and read with it
+    await users.settled()
+    isSlow = true
+    source.rows.set('42', 'new')
+    expect(await users.invalidateTag('team')).toMatchObject({ done: false })
+    const before = users.get('42')
+    await clock.advance('100ms')
+    expect(users.pendingInvalidations).toBe(0)
+    isSlow = false
+    answer()
+    await before
+    expect(await users.get('42')).toBe('new')
+  })
+  test('for ever ends the repetitions of what it did not take (K6)', async () => {
+    const { clock, store, process } = world()
+    let code: KvErrorCode = 'UNAVAILABLE'
+    const users = process(
+      {},
+      intercept(store, async () => {
+        throw new KvError(code)
+      }),
+    )
+    await users.invalidate('42')
+    expect(users.pendingInvalidations).toBe(1)
+    code = 'CLOSED'
+    const events = await eventsOf(() => clock.advance('1s'))
+    expect(events).toMatchObject([{ type: 'store-error', cause: { code: 'CLOSED' } }])
+    expect(users.pendingInvalidations).toBe(0)
   })
   test('that never answers holds nobody up longer than `storeDeadline`', async () => {
     const { clock, store, process } = world()

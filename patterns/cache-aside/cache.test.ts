@@ -401,6 +401,20 @@ describe('errors of a loader', () => {
     expect(await users.get('42')).toBe('no 42')
     expect(source.loads).toBe(2)
   })
+  test('are not remembered when the key was invalidated while they were on their way (K9)', async () => {
+    const { clock, source, process } = world()
+    const users = process({ errorTtl: '1h' })
+    source.fails = true
+    source.delayMs = 500
+    const before = users.get('42').catch((error: Error) => error.message)
+    await settle()
+    await users.invalidate('42')
+    source.fails = false
+    await clock.advance('500ms')
+    expect(await before).toBe('the database is away')
+    source.delayMs = 0
+    expect(await users.get('42')).toBe('no 42')
+  })
   test('end a loader that hears its signal, and one that does not, at the hard deadline', async () => {
     const { clock, process } = world()
     let reason: unknown

@@ -122,10 +122,7 @@ export class Invalidations {
       Object.assign(open, { endsAt, isAgain: true })
       return
     }
-    if (isFull) {
-      this.#pending.clear() // their repetitions find themselves gone, and end
-      this.#forget('all')
-    }
+    if (isFull) this.#pending.clear() // their repetitions find themselves gone, and end
     const pending: Pending = { target: kept, endsAt, isAgain: false }
     this.#pending.set(id, pending)
     this.#track(this.#repeat(pending, id))

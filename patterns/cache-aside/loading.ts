@@ -147,9 +147,7 @@ export class Loading<K extends CacheKey, V> {
     try {
       const { value, held, ttlMs } = await this.#load(flight, fallback?.held, { era: '', epoch: 0 }, () => 0 as EpochMs, false)
       const until = beganAt + Math.min(freshMs, ttlMs)
-      if (!flight.isVoid && !this.#isPast(flight.slot)) {
-        this.remember(flight, value as V, { version: undefined, tags: held.tags, until, bytes: held.body.length })
-      }
+      if (!flight.isVoid) this.remember(flight, value as V, { version: undefined, tags: held.tags, until, bytes: held.body.length })
       this.tell(flight, { type: 'past', deltaMs: held.deltaMs, ttlMs })
       flight.resolve(value as V)
     } catch (error) {
