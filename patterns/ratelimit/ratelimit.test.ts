@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest'
 import { memory } from '../../core/stores/memory.ts'
 import { counting, testClock } from '../../core/testing/index.ts'
 import { concurrency, fixedWindow, gcra, rateLimit, slidingWindow, tokenBucket, type Policy, type RateLimitOptions } from './index.ts'
+import { Recent } from './recent.ts'
 
 function limiter<const Name extends string>(
   policies: Readonly<Record<Name, Policy>>,
@@ -111,6 +112,32 @@ describe('a key', () => {
     const decisions = await Promise.all(Array.from({ length: 400 }, () => api.consume('ada')))
     expect(decisions.filter(({ allowed }) => allowed)).toHaveLength(100)
     expect(kv.counts().total).toBeLessThan(10)
+  })
+
+  test('must be a string: a name that is missing is no name that all share (R14)', async () => {
+    const { api, kv } = limiter({ one: gcra({ limit: 10, per: '1d' }) })
+    for (const key of [undefined, null, 5, '', ['ada'], {}])
+      await expect(api.consume(key as string)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
+    expect(kv.counts().total).toBe(0)
+  })
+
+  test('that is long is remembered by its hash: who chooses it does not choose how much is kept (R21)', async () => {
+    const names: string[] = []
+    const states = new Recent(64, (key) => {
+      names.push(key)
+      return `limit:api#${key.length}-${key.slice(0, 40)}`
+    })
+    const long = 'x'.repeat(16_384)
+    expect(states.of(long)).toBe(states.of(long))
+    expect(states.of(long).storeKey).toBe(`limit:api#16384-${'x'.repeat(40)}`)
+    // The name under which it is remembered is short, and no other key's.
+    expect(states.of(`limit:api#16384-${'x'.repeat(40)}`)).not.toBe(states.of(long))
+    names.length = 0
+    states.of('ada')
+    states.of('ada')
+    expect(names).toEqual(['ada'])
+    states.of(long)
+    expect(names).toEqual(['ada', long])
   })
 
   test('never equals another key or limiter, however colons and lengths fall (R15)', async () => {
@@ -231,6 +258,34 @@ describe('a receipt', () => {
     expect(await api.peek('ada')).toMatchObject({ outcome: 'denied', retryAfterMs: 1_001 })
     await clock.advance(1_001)
     expect((await api.consume('ada')).allowed).toBe(true)
+  })
+
+  for (const [kind, policy] of Object.entries({
+    gcra: gcra({ limit: 10, per: '1h' }),
+    tokenBucket: tokenBucket({ capacity: 10, refill: 10, per: '1h' }),
+    slidingWindow: slidingWindow({ limit: 10, per: '1h' }),
+    fixedWindow: fixedWindow({ limit: 10, per: '1h' }),
+  }))
+    test(`gives back no more than was charged after a settlement that ran into the bound of debt, nor what others used: ${kind} (R7)`, async () => {
+      const { api } = limiter({ one: policy })
+      const { receipt } = await api.consume('ada')
+      await api.consume('ada', { cost: 9 })
+      await api.settle(receipt, 1_000)
+      await api.refund(receipt)
+      await api.settle(receipt, 0)
+      expect((await api.peek('ada')).policies.one.remaining).toBe(0)
+    })
+
+  test('that is none is refused, and the record stays readable', async () => {
+    const { api } = limiter({ one: gcra({ limit: 10, per: '1d' }) })
+    const { receipt } = await api.consume('ada')
+    if (receipt === undefined) return expect.unreachable('it was allowed')
+    for (const mark of [Number.NaN, 0.5, 'x', null]) {
+      const forged = { ...receipt, marks: [receipt.marks[0], mark] as number[] }
+      await expect(api.refund(forged)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
+      await expect(api.settle(forged, 0)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
+    }
+    expect((await api.peek('ada')).outcome).toBe('allowed')
   })
 })
 

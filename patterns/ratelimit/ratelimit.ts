@@ -85,7 +85,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   readonly hasSlots: boolean
   readonly #plan: Plan
   readonly #store: LimitStore
-  readonly #keys = new Recent((key) => this.#storeKeyOf(key))
+  readonly #keys = new Recent(keyLengthMax, (key) => this.#storeKeyOf(key))
   readonly #local: LocalLimiter | undefined
   readonly #timers: Timers
   readonly #denyCacheMs: number
@@ -94,8 +94,8 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   /** Names this limiter as the holder of slots; 48 random bits. */
   readonly #holder = randomBytes(6).readUIntBE(0, 6)
   #slots = 0
-  /** What refunds have left of receipts that were given out here. */
-  readonly #left = new WeakMap<Receipt, number>()
+  /** How receipts stand that were given out here. */
+  readonly #standing = new WeakMap<Receipt, { readonly charged: number; readonly refundable: number }>()
 
   constructor(options: RateLimitOptions<Name>) {
     const { kv, name, policies, onUnknown, instances, timers = globalThis, countRefused = false } = options
@@ -164,10 +164,12 @@ class Limiter<Name extends string> implements RateLimit<Name> {
     if (receipt === undefined) return { outcome: 'void' }
     this.#checkReceipt(receipt)
     if (cost !== undefined && (!Number.isSafeInteger(cost) || cost < 0)) invalid(`cost must be a whole number from 0, not ${String(cost)}`)
-    const left = this.#left.get(receipt) ?? receipt.cost
-    const back = Math.min(cost ?? left, left)
+    const { charged: all, refundable } = this.#standingOf(receipt)
+    const wanted = Math.min(cost ?? all, all)
+    // What a settlement charged on top may have been less than it said (the debt is bounded), so nothing of it is given back: it would be others'.
+    const back = Math.min(wanted, refundable)
     if (back === 0) return { outcome: 'void' }
-    this.#left.set(receipt, left - back) // before the store has said so: what is not known is not tried twice
+    this.#standing.set(receipt, { charged: all - wanted, refundable: refundable - back }) // before the store has said so: what is not known is not tried twice
     return await this.#change(receipt.key, options, (record, now) => refunded(this.#plan, record, receipt, back, now))
   }
 
@@ -176,15 +178,19 @@ class Limiter<Name extends string> implements RateLimit<Name> {
       invalid(`the actual cost must be a whole number from 0, not ${String(actualCost)}`)
     if (receipt === undefined) return { outcome: 'void' }
     this.#checkReceipt(receipt)
-    const left = this.#left.get(receipt) ?? receipt.cost
-    if (actualCost <= left) return await this.refund(receipt, left - actualCost, options)
-    this.#left.set(receipt, actualCost)
-    return await this.#change(receipt.key, options, (record, now) => charged(this.#plan, record, actualCost - left, now))
+    const { charged: all, refundable } = this.#standingOf(receipt)
+    if (actualCost <= all) return await this.refund(receipt, all - actualCost, options)
+    this.#standing.set(receipt, { charged: actualCost, refundable })
+    return await this.#change(receipt.key, options, (record, now) => charged(this.#plan, record, actualCost - all, now))
+  }
+
+  #standingOf(receipt: Receipt): { readonly charged: number; readonly refundable: number } {
+    return this.#standing.get(receipt) ?? { charged: receipt.cost, refundable: receipt.cost }
   }
 
   async reset(key: string, options: CallOptions = {}): Promise<void> {
     const state = this.#keys.of(key)
-    this.#local?.forget(key)
+    this.#local?.forget(state.storeKey)
     const deadlineMs = options.deadline === undefined ? defaults.settleDeadlineMs : checkDuration(options.deadline, 'a deadline', 1)
     await this.#store.destroy(state, options.signal, deadlineMs)
     tell(this.name, { type: 'reset' })
@@ -202,7 +208,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
       const judge = (record: LimitRecord, now: number): Verdict => this.#judge(record, now, shape)
       let turn = 1
       const hear = (told: Told<Verdict>): void => {
-        if (told.type === 'unknown') return resolve(this.#undecided(key, shape, told))
+        if (told.type === 'unknown') return resolve(this.#undecided(state.storeKey, shape, told))
         const { value: verdict, now } = told
         // Its instant may have come while the answer was on its way.
         if (!verdict.isAllowed && verdict.fitsAt <= now && turn++ < lateTurnsMax) return this.#store.ask(state, judge, hear, reject, signal)
@@ -265,7 +271,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
   }
 
   #undecided(
-    key: string,
+    storeKey: string,
     { cost, holder, isPeek = false, maxWaitMs }: Shape,
     { reason, cause }: Told<never> & { type: 'unknown' },
   ): Reservation<Name> {
@@ -276,7 +282,7 @@ class Limiter<Name extends string> implements RateLimit<Name> {
       return { outcome: 'unknown', allowed: this.onUnknown === 'allow', policies, violated: [], reason, cause }
     }
     const now = Math.floor(this.#store.elapsed())
-    const { isAllowed, record, fitsAt: fits } = local.consume(key, cost, now, holder, !isPeek)
+    const { isAllowed, record, fitsAt: fits } = local.consume(storeKey, cost, now, holder, !isPeek)
     const violated = (isAllowed ? [] : violatedBy(local.plan, record, Math.min(cost, local.plan.costMax), now)) as Name[]
     const policies = standing(local.plan, record, now, violated) as Decision<Name>['policies']
     const common = { allowed: isAllowed, policies, violated, reason, cause, local: true } as const
@@ -308,11 +314,12 @@ class Limiter<Name extends string> implements RateLimit<Name> {
       onLost: (cause: unknown) => tell(this.name, { type: 'slot-lost', cause }),
     }
     const local = this.#local
+    const { storeKey } = this.#keys.of(key)
     if (local !== undefined && isLocal)
       return new HeldSlot({
         ...common,
-        renew: async () => local.renew(key, holder, Math.floor(elapsed())),
-        giveBack: async () => ({ outcome: local.release(key, holder, Math.floor(elapsed())) ? 'applied' : 'void' }),
+        renew: async () => local.renew(storeKey, holder, Math.floor(elapsed())),
+        giveBack: async () => ({ outcome: local.release(storeKey, holder, Math.floor(elapsed())) ? 'applied' : 'void' }),
       })
     return new HeldSlot({
       ...common,
@@ -339,18 +346,27 @@ class Limiter<Name extends string> implements RateLimit<Name> {
 
   #checkReceipt(receipt: Receipt): void {
     const { key, cost, life, marks } = receipt
-    if (typeof key !== 'string' || !Number.isSafeInteger(cost) || cost < 0 || typeof life !== 'number' || !Array.isArray(marks))
+    // What is no whole number would make the record unreadable, and its key be refused until it has expired.
+    if (
+      typeof key !== 'string' ||
+      !Number.isSafeInteger(cost) ||
+      cost < 0 ||
+      typeof life !== 'number' ||
+      !Array.isArray(marks) ||
+      !marks.every(Number.isSafeInteger)
+    )
       invalid('that is not a receipt of a decision')
   }
 
   /** Short keys stand as they are; a long or unusual one is hashed, under another separator, so that no two keys meet (R15). */
   #storeKeyOf(key: string): string {
-    if (plainKey.test(key)) return `${this.#prefix}:${key}`
+    // `undefined` and numbers would pass for the words that they are written as, and all who have no name share one limit.
     if (typeof key !== 'string' || key === '' || key.length > keyInputMax)
       invalid(
         `the key of a rate limit must be a string of 1 to ${keyInputMax} characters`,
         'name who is limited: a user, a tenant, an address',
       )
+    if (plainKey.test(key)) return `${this.#prefix}:${key}`
     return `${this.#prefix}#${hash('sha256', Buffer.from(key, 'utf16le'), 'base64url')}`
   }
 }
