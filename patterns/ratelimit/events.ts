@@ -1,5 +1,5 @@
 /**
- * What happens at rate limits, told on the diagnostics channel `hapax:ratelimit`.
+ * What happens at rate limits and their doors, told on the diagnostics channel `hapax:ratelimit`.
  * Invariant: an event holds no key of a client: who needs it has it from the decision's own caller.
  * Why allowed requests are not told: there are too many, and the decision itself says all.
  */
@@ -21,6 +21,14 @@ export type RateLimitEventType =
   | 'clock-differs'
   /** A key was reset. */
   | 'reset'
+  /** Of a door: the limiter did not know, and its `onUnknown` let the request pass. */
+  | 'passed-unknown'
+  /** Of a door: the limiter did not know, and its `onUnknown` did not let it. */
+  | 'refused-unknown'
+  /** Of a door: the limiter is mounted twice for this request, and counted it once. */
+  | 'counted-before'
+  /** Of a door: what the request should cost after all was not heard by the store. */
+  | 'not-settled'
 
 export interface RateLimitEvent {
   readonly type: RateLimitEventType

@@ -3,10 +3,10 @@
  * Invariant: one limiter counts one request under one key once, however often it is mounted; what is given back at its end is given back once.
  * Why the end of a request is read from its response: there every framework ends, with an answer or without.
  */
-import { channel } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { replyTo, type Problem, type Rendered, type Reply } from '../../core/http/problem.ts'
 import { invalid, isKvError, KvError } from '../../core/kv/errors.ts'
+import { tell } from './events.ts'
 import { headerSpecs, limitHeaders, limitProblems, type HeaderSpec, type LimitLine, type LimitProblemKind } from './headers.ts'
 import { checkCost, planOf } from './rules.ts'
 import type { Acquired, Decision, RateLimit, Settlement } from './types.ts'
@@ -23,7 +23,7 @@ export interface RequestEnd {
   readonly type: 'finished' | 'closed'
   /** Of the answer, as far as it was set. */
   readonly status: number
-  /** What the handler threw, where the door sees it (Koa). */
+  /** What the handler threw. Koa alone shows it: in Express it goes to the error handlers, and `status` is what these made of it. */
   readonly error?: unknown
 }
 
@@ -53,20 +53,6 @@ export interface LimitDoorOptions<C> {
   readonly problem?: ((problem: LimitProblem, context: C) => Rendered) | undefined
   /** In [0, 1), for jitter. Default: Math.random. */
   readonly random?: (() => number) | undefined
-}
-
-/** Told on the diagnostics channel `hapax:ratelimit`. Holds no key. */
-export interface LimitDoorEvent {
-  /**
-   * `passed-unknown`: the limiter did not know, and its `onUnknown` let the request pass. `refused-unknown`: it did not.
-   * `counted-before`: the limiter is mounted twice for this request, and counted it once.
-   * `not-settled`: what the request should cost after all was not heard by the store.
-   */
-  readonly type: 'passed-unknown' | 'refused-unknown' | 'counted-before' | 'not-settled'
-  /** Of the limiter. */
-  readonly name: string
-  readonly reason?: string | undefined
-  readonly cause?: unknown
 }
 
 /** The request may go on. */
@@ -100,7 +86,6 @@ interface Visit {
 
 /** Weak, so it lives as long as the request. */
 const visits = new WeakMap<IncomingMessage, Visit>()
-const events = channel('hapax:ratelimit')
 
 /** What a limiter decided about this request, the newest first; undefined: it has not been asked. */
 export function decisionOfRequest<Name extends string>(req: IncomingMessage, limit: RateLimit<Name>): Decision<Name> | undefined {
@@ -139,7 +124,7 @@ export class LimitDoor<C> {
     if (typeof key !== 'string' || key === '') throw new KvError('LIMIT_KEY_MISSING')
     const visit = visitOf(req)
     if (visit.counted.some((counted) => counted.limit === limit && counted.key === key)) {
-      this.#tell('counted-before')
+      tell(limit.name, { type: 'counted-before' })
       return passed
     }
     const counted: Counted = { limit, key }
@@ -160,7 +145,8 @@ export class LimitDoor<C> {
     }
     counted.decision = decision
     const names = this.#setHeaders(visit, decision, stretch, key, res, context)
-    if (decision.outcome === 'unknown') this.#tell(decision.allowed ? 'passed-unknown' : 'refused-unknown', decision)
+    const { outcome, reason, cause } = decision
+    if (outcome === 'unknown') tell(limit.name, { type: decision.allowed ? 'passed-unknown' : 'refused-unknown', reason, cause })
     if (decision.allowed) return this.#followToEnd(decision, res, context)
 
     const { retryAfterMs = decision.outcome === 'unknown' ? defaults.unknownRetryMs : undefined } = decision
@@ -228,16 +214,13 @@ export class LimitDoor<C> {
       const work = slot === undefined ? [settle()] : [settle(), slot.release()]
       void Promise.allSettled(work).then((all) => {
         for (const one of all) {
-          if (one.status === 'rejected') this.#tell('not-settled', { cause: one.reason })
-          else if (one.value?.outcome === 'unknown') this.#tell('not-settled', one.value)
+          if (one.status === 'rejected') tell(this.#limit.name, { type: 'not-settled', cause: one.reason })
+          else if (one.value?.outcome === 'unknown')
+            tell(this.#limit.name, { type: 'not-settled', reason: one.value.reason, cause: one.value.cause })
         }
       })
     })
     return { type: 'passed', failed: (thrown) => void (error = thrown) }
-  }
-
-  #tell(type: LimitDoorEvent['type'], { reason, cause }: { readonly reason?: string | undefined; readonly cause?: unknown } = {}): void {
-    if (events.hasSubscribers) events.publish({ type, name: this.#limit.name, reason, cause } satisfies LimitDoorEvent)
   }
 }
 

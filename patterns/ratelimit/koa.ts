@@ -10,7 +10,7 @@ import type { Decision, RateLimit } from './types.ts'
 export { clientKey, type ClientKeyOptions } from '../../core/http/client-key.ts'
 export type { Rendered } from '../../core/http/problem.ts'
 export type { HeaderSpec, LimitProblemKind } from './headers.ts'
-export type { LimitDoorEvent, LimitDoorOptions, LimitProblem, RequestEnd } from './http.ts'
+export type { LimitDoorOptions, LimitProblem, RequestEnd } from './http.ts'
 
 /**
  * Middleware that counts each request once and answers those that are too many: 429, or 503 while the limiter does not know and denies.

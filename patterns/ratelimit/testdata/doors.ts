@@ -11,7 +11,8 @@ import { parseList } from 'structured-headers'
 import { onTestFinished } from 'vitest'
 import { send, type Received } from '../../../test/http/client.ts'
 import * as onExpress from '../express.ts'
-import type { LimitDoorEvent, LimitDoorOptions } from '../http.ts'
+import type { RateLimitEvent } from '../events.ts'
+import type { LimitDoorOptions } from '../http.ts'
 import * as onKoa from '../koa.ts'
 import type { Acquired, Policy, PolicyState, RateLimit, Receipt, Settlement } from '../types.ts'
 
@@ -182,9 +183,9 @@ export const get = async (url: string, headers: Record<string, string> = {}): Pr
   await send(url, { method: 'GET', path: '/', headers })
 export const namesIn = (header: unknown): unknown[] => parseList(String(header)).map(([name]) => name)
 
-export function events(): LimitDoorEvent[] {
-  const told: LimitDoorEvent[] = []
-  const listen = (event: unknown): unknown => told.push(event as LimitDoorEvent)
+export function events(): RateLimitEvent[] {
+  const told: RateLimitEvent[] = []
+  const listen = (event: unknown): unknown => told.push(event as RateLimitEvent)
   channel('hapax:ratelimit').subscribe(listen)
   onTestFinished(() => void channel('hapax:ratelimit').unsubscribe(listen))
   return told
