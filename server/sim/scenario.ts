@@ -25,6 +25,7 @@ export interface Played {
   readonly faultCounts: Readonly<Partial<Record<FaultKind, number>>>
   /** What must never be, apart from what the checker finds: alarms, and keys that did not answer after everything healed. */
   readonly problems: readonly string[]
+  readonly sometimes: Readonly<Record<string, number>>
   readonly logHash: string
 }
 
@@ -74,7 +75,7 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
   world.runUntil(activeMs + retryWindowMs + attemptMs)
   nemesis.heal()
   const problems = [...site.alarms, ...unanswered(world, site, keys)]
-  return { seed, zones, faults, calls: recorder.calls, faultCounts: nemesis.counts, problems, logHash: world.logHash }
+  return { seed, zones, faults, calls: recorder.calls, faultCounts: nemesis.counts, problems, sometimes: {}, logHash: world.logHash }
 }
 
 function workloadKnobs(draw: Random, keys: readonly string[]) {

@@ -1,0 +1,67 @@
+/**
+ * `npm run sim`: bundles the simulator from its sources and runs it; `npm run sim -- --help` says what it takes.
+ * With --mutants each mutant becomes a bundle of the worker in which one place of the sources reads otherwise: nothing that ships has a switch.
+ */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { ensureInstalled } from './install.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+/** A plugin that patches one file on its way into a bundle. Throws when the place is not there exactly once. */
+function planted({ name, file, find, replace }) {
+  const path = join(root, file)
+  return {
+    name: 'planted',
+    setup(build) {
+      build.onLoad({ filter: /\.ts$/ }, (args) => {
+        if (args.path !== path) return undefined
+        const source = readFileSync(path, 'utf8')
+        if (source.split(find).length !== 2) throw new Error(`mutant ${name}: its place is not there exactly once in ${file}`)
+        return { contents: source.replace(find, () => replace), loader: 'ts' }
+      })
+    },
+  }
+}
+
+/** Bundles an entry of server/sim, with a mutant if one is given. */
+export async function bundle(entry, outfile, mutant) {
+  const esbuild = await import('esbuild')
+  await esbuild.build({
+    entryPoints: [join(root, entry)],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    target: 'node20',
+    format: 'esm',
+    packages: 'external',
+    logLevel: 'error',
+    plugins: mutant === undefined ? [] : [planted(mutant)],
+  })
+}
+
+async function main(args) {
+  ensureInstalled()
+  const folder = mkdtempSync(join(tmpdir(), 'hapax-sim-'))
+  try {
+    await bundle('server/sim/main.ts', join(folder, 'main.mjs'))
+    await bundle('server/sim/worker.ts', join(folder, 'worker.mjs'))
+    if (args.includes('--mutants') || args.includes('--mutant')) {
+      await bundle('server/sim/mutants.ts', join(folder, 'mutants.mjs'))
+      const { mutants } = await import(pathToFileURL(join(folder, 'mutants.mjs')).href)
+      for (const mutant of mutants) await bundle('server/sim/worker.ts', join(folder, `mutant-${mutant.name}.mjs`), mutant)
+    }
+    const seeds = join(root, 'server/sim/seeds.txt')
+    const run = spawnSync(process.execPath, [join(folder, 'main.mjs'), '--bundles', folder, '--seeds', seeds, ...args], {
+      stdio: 'inherit',
+    })
+    return run.status ?? 1
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) process.exitCode = await main(process.argv.slice(2))
