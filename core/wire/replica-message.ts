@@ -30,6 +30,10 @@ export interface ShardRow {
   readonly epoch: number
   /** The storage server of each zone, by zone number. */
   readonly servers: readonly string[]
+  /** The epoch in which each zone's server took the shard; absent: all did in epoch 1. A server that came back by a detour sees it here. */
+  readonly since?: readonly number[]
+  /** Set by `recover --accept-loss`: these zones put together what is left. */
+  readonly recovers?: readonly number[]
 }
 
 interface Asked {

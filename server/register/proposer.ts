@@ -179,7 +179,7 @@ export class Proposer {
     if (record === before) {
       // Nothing changed. Who waited before the PREPARE left may be answered from a state that is chosen already.
       for (const [work, answer] of answers) {
-        if (!isChosen || !early.has(work) || work.acceptWasSent !== 'no') continue
+        if (!isChosen || !early.has(work) || work.acceptWasSent !== 'no' || work.isRepair) continue
         answers.delete(work)
         this.#ports.answer(work, answer)
       }

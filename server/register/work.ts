@@ -26,6 +26,8 @@ export interface Work {
   readonly sentAt: EpochMs | undefined
   /** Whether an ACCEPT with its effect left, in any round: from then on a deadline means unknown, and a refusal is sealed (R10). */
   acceptWasSent: 'no' | 'next' | 'yes'
+  /** Asked for by a storage server: written anew although it is chosen, so that all zones come to hold one ballot. */
+  readonly isRepair?: true
 }
 
 export type Answer =

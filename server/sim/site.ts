@@ -4,16 +4,38 @@
  */
 import { completionRules, type CompletionRules, type Operation } from '../../core/record/operation.ts'
 import type { ReplicaAnswer, ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
-import { noBallot } from '../register/ballot.ts'
+import type { Ping, RepairRequest, ServerMessage } from '../../core/wire/server-message.ts'
+import { MemoryMap } from '../cluster/memory-map.ts'
 import type { Answer, Instant, Work } from '../register/work.ts'
 import { Coordinator } from '../proxy/coordinator.ts'
+import type { DurabilityMode } from '../storage/boot.ts'
 import { Host } from '../storage/host.ts'
+import type { StorageTimes } from '../storage/marks.ts'
 import { Disk } from './disk.ts'
 import { Network, type NetworkKnobs } from './network.ts'
 import { Process, SkewedClock, type World } from './world.ts'
 
+/** Scaled down, in their order: see scenario.ts. */
+export const simulatedTimes: StorageTimes = {
+  boundMs: 30,
+  completionsLifeMs: 760,
+  purgeAgeMs: 800,
+  purgeHorizonMs: 500,
+  pingLifeMs: 500,
+  retryMs: 30,
+  pollMs: 60,
+  ceilingMs: 100,
+  freezeMs: 150,
+}
+/** How often a storage server's `tick` is called, and a proxy pings. */
+const tickMs = 10
+const pingMs = 100
+
 export interface SiteKnobs {
   readonly zones: number
+  /** A second storage server in each zone, to move to. */
+  readonly hasSpares?: boolean
+  readonly mode?: DurabilityMode
   readonly proxies: number
   readonly network: NetworkKnobs
   /** Of a sync. */
@@ -22,6 +44,7 @@ export interface SiteKnobs {
   readonly rules?: CompletionRules
   /** The greatest difference of a clock to true time, either way. */
   readonly skewMs: number
+  readonly times?: StorageTimes
 }
 
 export class Site {
@@ -30,9 +53,13 @@ export class Site {
   readonly network: Network
   readonly servers: StorageProcess[] = []
   readonly proxies: ProxyProcess[] = []
-  rows: ShardRow[]
+  readonly map: MemoryMap
+  /** The map's source does not answer. */
+  mapIsAway = false
+  readonly #firstRow: ShardRow
   readonly processes = new Map<string, Process>()
   readonly alarms: string[] = []
+  readonly notes: string[] = []
   /** Milliseconds of a sync, drawn between the two. */
   syncMs: readonly [number, number]
 
@@ -47,8 +74,12 @@ export class Site {
       (ms, run) => world.after(ms, run),
     )
     const names = Array.from({ length: knobs.zones }, (_, zone) => `s${zone}`)
-    this.rows = [{ shard: 0, epoch: 1, servers: names }]
+    this.#firstRow = { shard: 0, epoch: 1, servers: names }
+    this.map = new MemoryMap(knobs.zones, 1)
     for (const [zone, name] of names.entries()) this.#add(new StorageProcess(this, name, zone), this.servers)
+    // Spares come when the cluster is founded: they would be founders as well.
+    if (knobs.hasSpares === true)
+      for (const zone of names.keys()) world.after(400, () => this.#add(new StorageProcess(this, `t${zone}`, zone), this.servers))
     for (let index = 0; index < knobs.proxies; index++) this.#add(new ProxyProcess(this, `p${index}`), this.proxies)
   }
 
@@ -58,9 +89,20 @@ export class Site {
     process.start()
   }
 
+  /** As a proxy finds them at its start. */
+  get rows(): readonly ShardRow[] {
+    return this.map.rows.length > 0 ? this.map.rows : [this.#firstRow]
+  }
+
   newClock(): SkewedClock {
     const { skewMs } = this.knobs
     return new SkewedClock(this.world, (this.world.random.next() * 2 - 1) * skewMs, 1)
+  }
+
+  /** What a person would be told. Damage and lost directories are planted, so they are none. */
+  alarm(what: string, key: string, server: string): void {
+    if (what === 'two records under one ballot') this.alarms.push(`${what}: ${key} at ${server}`)
+    else this.notes.push(`${what} ${key} at ${server}`)
   }
 
   /** Carries something to a process, unless the network loses it. */
@@ -79,8 +121,10 @@ export class Site {
 }
 
 export class StorageProcess extends Process {
-  readonly disk = new Disk()
+  disk: Disk
   readonly zone: number
+  /** Of its machine: a power cycle makes another. */
+  bootId = 1
   readonly #site: Site
   #host: Host | undefined
   #turnIsDue = false
@@ -89,7 +133,11 @@ export class StorageProcess extends Process {
     super(name, site.newClock())
     this.#site = site
     this.zone = zone
-    this.disk.format([{ shard: 0, epoch: 1, state: 'serving', purged: noBallot }])
+    this.disk = this.#newDisk()
+  }
+
+  get host(): Host {
+    return this.#host as Host
   }
 
   start(): void {
@@ -97,53 +145,106 @@ export class StorageProcess extends Process {
     this.isUp = true
     const life = ++this.life
     this.#turnIsDue = false
-    const host = new Host({
+    const { disk } = this
+    const times = site.knobs.times ?? simulatedTimes
+    const host: Host = new Host({
       server: this.name,
       zone: this.zone,
-      store: this.disk.store,
-      shards: this.disk.shards,
+      zones: site.knobs.zones,
+      machine: { mode: site.knobs.mode ?? 'fsync', bootId: `${this.bootId}` },
+      store: disk.store,
+      shards: disk.shards,
+      now: this.clock.instant(),
+      times,
       promisesMax: site.knobs.promisesMax,
       ports: {
-        read: (shard, key) => this.disk.read(shard, key),
-        commit: (batch) => {
-          this.disk.begin(batch)
-          const [least, most] = site.syncMs
-          site.world.after(least + site.world.random.next() * (most - least), () => {
-            if (this.life !== life) return
-            this.disk.finish() // the disk works on while the process is paused
-            this.deliver(() => {
+        random: site.world.random,
+        disk: {
+          read: (shard, key) => disk.read(shard, key),
+          page: (shard, after, keysMax) => disk.page(shard, after, keysMax),
+          due: (shard, until, after, keysMax) => disk.due(shard, until, after, keysMax, times),
+          commit: (batch) => {
+            disk.begin(batch)
+            const [least, most] = site.syncMs
+            site.world.after(least + site.world.random.next() * (most - least), () => {
               if (this.life !== life) return
-              host.committed()
+              disk.finish() // the disk works on while the process is paused
+              this.#turn(life, () => host.committed())
             })
+          },
+        },
+        send: (to, message) => this.#send(to, message),
+        askMap: (request) => {
+          if (site.mapIsAway) return
+          site.network.send(this.name, 'map', () => {
+            if (site.mapIsAway) return
+            const answer = site.map.step(request)
+            site.network.send('map', this.name, () => this.#turn(life, () => host.heardMap(answer, this.clock.instant())))
           })
         },
-        send: (to, message) => site.carry(this.name, to, () => (site.processes.get(to) as ProxyProcess).receive(message)),
-        alarm: (what, _shard, key) => void site.alarms.push(`${what}: ${key} at ${this.name}`),
+        alarm: (what, _shard, key) => void site.alarm(what, key, this.name),
       },
     })
-    for (const row of site.rows) host.learnRow(row)
     this.#host = host
+    const tick = (): void => {
+      if (this.life !== life) return
+      this.#turn(life, () => host.tick(this.clock.instant()))
+      site.world.after(tickMs, tick)
+    }
+    tick()
   }
 
   receive(from: string, message: ReplicaRequest): void {
-    const host = this.#host as Host
-    host.step(from, message, this.clock.instant())
-    if (this.#turnIsDue) return
-    this.#turnIsDue = true
-    const { life } = this
-    this.#site.world.after(0, () => {
-      if (this.life !== life) return
-      this.deliver(() => {
-        if (this.life !== life) return
-        this.#turnIsDue = false
-        host.endTurn()
-      })
-    })
+    this.#turn(this.life, () => this.host.step(from, message, this.clock.instant()))
+  }
+  hear(from: string, message: ServerMessage | Ping): void {
+    this.#turn(this.life, () => this.host.hear(from, message, this.clock.instant()))
+  }
+
+  handOver(to: string): void {
+    this.#turn(this.life, () => void this.host.handOver(0, to, this.clock.instant()))
   }
 
   crash(keepsWrite: boolean): void {
     this.disk.crash(keepsWrite)
     this.kill()
+  }
+
+  /** The directory is gone; it comes back empty. */
+  loseDirectory(): void {
+    this.crash(false)
+    this.disk = this.#newDisk()
+  }
+
+  #newDisk(): Disk {
+    return new Disk(this.#site.knobs.mode !== 'os')
+  }
+
+  #send(to: string, message: ReplicaAnswer | ServerMessage | RepairRequest): void {
+    const site = this.#site
+    site.carry(this.name, to, () => {
+      const process = site.processes.get(to)
+      if (process instanceof ProxyProcess) process.receive(message as ReplicaAnswer | RepairRequest)
+      else if (process instanceof StorageProcess) process.hear(this.name, message as ServerMessage)
+    })
+  }
+
+  /** Runs in this process, and ends the turn once all that came at the same instant was taken. */
+  #turn(life: number, run: () => void): void {
+    this.deliver(() => {
+      if (this.life !== life) return
+      run()
+      if (this.#turnIsDue) return
+      this.#turnIsDue = true
+      this.#site.world.after(0, () => {
+        if (this.life !== life) return
+        this.deliver(() => {
+          if (this.life !== life) return
+          this.#turnIsDue = false
+          this.host.endTurn()
+        })
+      })
+    })
   }
 }
 
@@ -192,6 +293,14 @@ export class ProxyProcess extends Process {
     })
     this.#coordinator = coordinator
     this.#answers = answers
+    const ping = (): void => {
+      if (this.life !== life) return
+      this.deliver(() => {
+        for (const { name } of site.servers) this.#tell(name, { type: 'ping', clock: this.clock.instant().wall })
+      })
+      site.world.after(pingMs, ping)
+    }
+    ping()
   }
   #answers = new WeakMap<Work, (answer: Answer) => void>()
 
@@ -204,8 +313,17 @@ export class ProxyProcess extends Process {
     else coordinator.write(key, work, now)
   }
 
-  receive(message: ReplicaAnswer): void {
+  receive(message: ReplicaAnswer | RepairRequest): void {
+    if (message.type === 'repair') {
+      const now = this.clock.instant()
+      const work: Work = { operation: undefined, deadlineMono: now.mono + 100, sentAt: undefined, acceptWasSent: 'no', isRepair: true }
+      return this.#coordinator?.write(message.key, work, now)
+    }
     this.#coordinator?.receive(message, this.clock.instant())
+  }
+
+  #tell(to: string, message: Ping): void {
+    this.#site.carry(this.name, to, () => (this.#site.processes.get(to) as StorageProcess).hear(this.name, message))
   }
 
   #wakeAt(mono: number, life: number): void {

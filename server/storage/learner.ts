@@ -1,0 +1,186 @@
+/**
+ * Learner: how a server whose store cannot be trusted comes to vote again for one shard. DESIGN.md, L1 to L8.
+ * Pure. Invariant: it votes only in epochs above the one that it took itself, and holds for each key at least the highest ballot that
+ * N - quorum + 1 voting zones held when they had made that epoch durable (R11).
+ * Why not a quorum of sources, or "one healthy zone": a value may have been chosen by the lost votes and any quorum - 1 others; each of
+ * those sets meets N - quorum + 1 of the others, and smaller sets of sources it may miss (interleaving 9).
+ */
+import { assert } from '../../core/base/assert.ts'
+import type { ReplicaEntry, ShardRow } from '../../core/wire/replica-message.ts'
+import type { CopyPage, CopyRequest, HandedKey, MapAnswer, MapRequest } from '../../core/wire/server-message.ts'
+import { nextEpoch } from '../cluster/map.ts'
+import type { Stored } from '../register/acceptor.ts'
+import { isBelow, maxBallot, noBallot, sameBallot, sourcesOf, type Ballot } from '../register/ballot.ts'
+import type { Instant } from '../register/work.ts'
+import type { StorageTimes } from './marks.ts'
+import type { Replicas } from './replicas.ts'
+
+/** Keys of a page. */
+const keysMax = 256
+
+export interface LearnerPorts {
+  nextId(): number
+  send(to: string, message: CopyRequest): void
+  askMap(request: MapRequest): void
+  alarm(what: string): void
+}
+
+interface Source {
+  readonly zone: number
+  /** What is asked for after; undefined: from the first. */
+  after: string | undefined
+  /** It votes, and has made our epoch durable. */
+  isFenced: boolean
+  isWhole: boolean
+  /** An answer to an earlier request of it is not taken. */
+  id: number
+  retryMono: number
+}
+
+type Step = 'marking' | 'taking' | 'fencing' | 'copying' | 'done'
+
+export class Learner {
+  readonly #shard: number
+  readonly #zone: number
+  readonly #replicas: Replicas
+  readonly #times: StorageTimes
+  readonly #ports: LearnerPorts
+  /** Zones that put together what is left of a shard; undefined: an ordinary learner. */
+  readonly #recovers: readonly number[] | undefined
+  #step: Step = 'marking'
+  #swapId: number | undefined
+  #retryMono = -Infinity
+  /** By server: a zone's new server begins anew. */
+  readonly #sources = new Map<string, Source>()
+  #ceiling: Ballot = noBallot
+  #purged: Ballot = noBallot
+
+  constructor(shard: number, zone: number, replicas: Replicas, times: StorageTimes, ports: LearnerPorts) {
+    this.#shard = shard
+    this.#zone = zone
+    this.#replicas = replicas
+    this.#times = times
+    this.#ports = ports
+    const { row } = this.#marks
+    this.#recovers = this.#marks.keepsOwn ? row?.recovers : undefined
+    // L1: on the disk it is a learner before the map hears of it. Of a recovery the operator took the epoch already.
+    replicas.journal.afterAll(() => {
+      if (this.#step === 'marking') this.#step = this.#recovers === undefined ? 'taking' : 'copying'
+    })
+  }
+
+  get isDone(): boolean {
+    return this.#step === 'done'
+  }
+  /** Another learner begins, or the shard is not ours any more. */
+  stop(): void {
+    this.#step = 'done'
+  }
+
+  tick(now: Instant): void {
+    if (this.#step === 'marking' || this.#step === 'done') return
+    const { row } = this.#marks
+    if (row === undefined) return
+    if (this.#step === 'taking') return this.#take(row, now)
+    for (const [zone, server] of row.servers.entries()) if (this.#mayGive(zone)) this.#request(server, zone, row, now)
+    this.#settle()
+  }
+
+  /** The map's word on the epoch that was asked for. Only the own transaction counts: an older life may have voted in any other epoch. */
+  heardMap({ id, isDone }: MapAnswer): void {
+    if (this.#step !== 'taking' || this.#swapId !== id) return
+    this.#swapId = undefined
+    this.#retryMono = -Infinity
+    if (isDone) this.#step = 'fencing'
+  }
+
+  heardPage(page: CopyPage, from: string, now: Instant): void {
+    const source = this.#sources.get(from)
+    if (source === undefined || source.id !== page.id || source.isWhole || this.#step === 'done') return
+    source.id = 0
+    source.isFenced = true
+    if (this.#step === 'fencing') return this.#fenced(now)
+    for (const handed of page.keys) this.#keep(handed)
+    this.#ceiling = maxBallot(this.#ceiling, page.ceiling)
+    this.#purged = maxBallot(this.#purged, page.purged)
+    source.after = page.keys.at(-1)?.key ?? source.after
+    // The next page is asked for when this one is on the disk: that bounds what is in memory.
+    this.#replicas.journal.afterAll(() => {
+      if (this.#step === 'done') return
+      source.isWhole = page.isLast
+      source.retryMono = -Infinity
+      this.tick(now)
+    })
+  }
+
+  get #marks() {
+    const replica = this.#replicas.of(this.#shard)
+    assert(replica?.marks.state === 'learning', 'a learner is marked as one')
+    return replica.marks
+  }
+
+  #mayGive(zone: number): boolean {
+    return zone !== this.#zone && (this.#recovers === undefined || this.#recovers.includes(zone))
+  }
+  get #sourcesNeeded(): number {
+    if (this.#recovers !== undefined) return this.#recovers.length - 1
+    return sourcesOf(this.#marks.row?.servers.length ?? Infinity)
+  }
+
+  #take(row: ShardRow, now: Instant): void {
+    if (now.mono < this.#retryMono) return
+    this.#retryMono = now.mono + this.#times.retryMs
+    this.#swapId = this.#ports.nextId()
+    this.#ports.askMap({ type: 'map-swap', id: this.#swapId, row: nextEpoch(row) })
+  }
+
+  #request(server: string, zone: number, row: ShardRow, now: Instant): void {
+    const source = this.#sources.get(server) ?? { zone, after: undefined, isFenced: false, isWhole: false, id: 0, retryMono: -Infinity }
+    this.#sources.set(server, source)
+    const isServed = this.#step === 'fencing' ? source.isFenced : source.isWhole
+    if (isServed || now.mono < source.retryMono) return
+    source.id = this.#ports.nextId()
+    source.retryMono = now.mono + this.#times.retryMs
+    const most = this.#step === 'fencing' ? 0 : keysMax
+    this.#ports.send(server, { type: 'copy', id: source.id, shard: this.#shard, row, after: source.after, keysMax: most })
+  }
+
+  /** Enough voting zones are there and fenced: now what is here may go. Before that it might be the last that is left of something. */
+  #fenced(now: Instant): void {
+    const { row } = this.#marks
+    const fenced = [...this.#sources].filter(([server, { zone, isFenced }]) => isFenced && row?.servers[zone] === server)
+    if (fenced.length < this.#sourcesNeeded) return
+    this.#step = 'copying'
+    this.#replicas.clear(this.#shard)
+    for (const source of this.#sources.values()) source.retryMono = -Infinity
+    this.tick(now)
+  }
+
+  #keep({ key, entry }: HandedKey): void {
+    if (entry === 'absent') return
+    const stored = this.#replicas.stored(this.#shard, key)
+    if (stored.type === 'damaged') return // stays so until an ACCEPT above the ceiling
+    if (entry === 'damaged' || isNewer(entry, stored)) this.#replicas.put(this.#shard, key, entry)
+  }
+
+  #settle(): void {
+    const { row, keepsOwn } = this.#marks
+    if (this.#step !== 'copying' || row === undefined) return
+    const whole = [...this.#sources].filter(([server, { zone, isWhole }]) => isWhole && row.servers[zone] === server)
+    if (whole.length < this.#sourcesNeeded) return
+    this.#step = 'done'
+    const purged = maxBallot(this.#purged, keepsOwn ? this.#marks.purged : noBallot)
+    this.#replicas.raiseCeiling(this.#ceiling)
+    this.#replicas.mark(this.#shard, { state: 'serving', purged, keepsOwn: false })
+    if (this.#recovers !== undefined) this.#ports.alarm('what only lost stores had of this shard is gone, as it was accepted')
+    // Its first answers wait for these marks, and with them for all copies (L6).
+    this.#replicas.serve(this.#shard)
+  }
+}
+
+/** Highest ballot wins; a stub wins over its own payload, for it was seen dead. */
+function isNewer(entry: ReplicaEntry, stored: Stored): boolean {
+  if (stored.type !== 'entry') return true
+  if (sameBallot(entry.ballot, stored.entry.ballot)) return entry.stub !== undefined && stored.entry.stub === undefined
+  return isBelow(stored.entry.ballot, entry.ballot)
+}
