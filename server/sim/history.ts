@@ -192,6 +192,8 @@ export function callsIn(lines: string): Call[] {
 }
 
 const barLength = 32
+/** Microseconds are enough to read, and the order of two instants is in the lines' order and the bars. */
+const rounded = (ms: number): string => String(Math.round(ms * 1_000) / 1_000)
 
 /** A history as text: one line an operation in order of its sending. Versions get short names, which stand below. */
 export function drawn(operations: readonly HistoryOperation[]): string {
@@ -223,8 +225,8 @@ export function drawn(operations: readonly HistoryOperation[]): string {
       one.request === undefined ? '' : `${one.request.session}/${one.request.sequence}${one.attempts > 1 ? ` x${one.attempts}` : ''}`
     return [
       one.client,
-      String(one.calledAt),
-      one.returnedAt === Infinity ? '...' : String(one.returnedAt),
+      rounded(one.calledAt),
+      one.returnedAt === Infinity ? '...' : rounded(one.returnedAt),
       bar,
       one.verb,
       one.value === undefined ? '' : String(one.value),

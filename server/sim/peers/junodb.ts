@@ -133,7 +133,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
     return (this.#servers.length + 1) >> 1
   }
 
-  request(request: PeerRequest, now: number, answer: (answer: CallAnswer) => void): void {
+  request(request: PeerRequest, _now: number, answer: (answer: CallAnswer) => void): void {
     const asking: Asking = {
       id: request.requestId,
       request,
@@ -149,7 +149,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
     }
     this.#asking.set(asking.id, asking)
     const first = request.verb === 'destroy' ? this.#servers.length : this.#quorum
-    while (asking.asked < first) this.#askNext(asking, now)
+    while (asking.asked < first) this.#askNext(asking)
   }
 
   receive(from: string, message: JunoMessage, now: number): void {
@@ -160,7 +160,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
       const { verdict, record } = message
       asking.verdicts.set(from, { verdict, record })
       const isAccepted = verdict === 'ok' || verdict === 'inserting'
-      if (!isAccepted && asking.request.verb !== 'destroy') this.#askNext(asking, now)
+      if (!isAccepted && asking.request.verb !== 'destroy') this.#askNext(asking)
       this.#decide(asking, now)
     } else if (message.type === 'shown' && asking.phase === 'reading') {
       asking.shown.set(from, message.record)
@@ -181,7 +181,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
     if (timer === undefined || timer.asking.phase !== timer.phase || !timer.asking.waiting.delete(timer.server)) return
     const { asking } = timer
     if (asking.phase === 'committing') return this.#finish(asking, now)
-    this.#askNext(asking, now)
+    this.#askNext(asking)
     if (asking.phase === 'reading') this.#read(asking, now)
     else this.#decide(asking, now)
   }
@@ -195,7 +195,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
     this.#ports.after(serverMs, token)
   }
 
-  #askNext(asking: Asking, _now: number): void {
+  #askNext(asking: Asking): void {
     const server = this.#servers[asking.asked]
     if (server === undefined) return
     asking.asked++
@@ -234,7 +234,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
       return this.#end(asking, answer)
     }
     asking.phase = 'committing'
-    if (isDestroy) return this.#destroy(asking, accepted)
+    if (isDestroy) return this.#destroy(asking, accepted, now)
     const youngest = lives.reduce<JunoRecord | undefined>((best, one) => (best === undefined || one.lmt > best.lmt ? one : best), undefined)
     asking.record = {
       value: request.value as Value,
@@ -251,7 +251,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
       if (verdict === 'exists') this.#send(asking, server, { type: 'repair', id: `${id} again`, record: asking.record }, false)
   }
 
-  #destroy(asking: Asking, accepted: readonly (readonly [string, { readonly record: JunoRecord | undefined }])[]): void {
+  #destroy(asking: Asking, accepted: readonly (readonly [string, { readonly record: JunoRecord | undefined }])[], now: number): void {
     const { id } = asking
     const isByAll = accepted.length === this.#servers.length
     for (const [server, { record }] of accepted) {
@@ -262,6 +262,7 @@ class JunoProxy implements PeerProxy<JunoMessage> {
         asking.done++
       }
     }
+    this.#finish(asking, now)
   }
 
   /** Acknowledged with W commits and repairs, one commit among them. */

@@ -5,30 +5,55 @@
 import { Recorder, type Call, type HistoryVerb, type Shown } from '../history.ts'
 import { Network } from '../network.ts'
 import { World, wallStart } from '../world.ts'
+import { junodb } from './junodb.ts'
 import type { Peer, PeerPorts, PeerServer } from './peer.ts'
+import { twoPhaseCommit } from './two-phase-commit.ts'
 
 export interface PeerKnobs {
   readonly zones: number
   readonly proxies: number
   readonly clients: number
   readonly requests: number
+  /** Drawn from; one that stands here twice is asked for twice as often. */
+  readonly verbs: readonly HistoryVerb[]
   /** Milliseconds between an answer and the next request, at most. */
   readonly thinkMsMax: number
   /** Milliseconds that a message takes. Two on one link may overtake each other: JunoDB runs each in a goroutine of its own. */
   readonly delayMs: readonly [number, number]
+  /** How many messages take up to `lateMs` longer: a pause of a process, a packet sent again. */
+  readonly late: number
+  readonly lateMs: number
 }
 
 /** A contended key: four clients, 0 to 60 ms between their requests. */
-export const hotKey: PeerKnobs = { zones: 3, proxies: 2, clients: 4, requests: 100, thinkMsMax: 60, delayMs: [0.2, 3] }
+export const hotKey: PeerKnobs = {
+  zones: 3,
+  proxies: 2,
+  clients: 4,
+  requests: 100,
+  verbs: ['create', 'get', 'get', 'get', 'update', 'update', 'set', 'destroy'],
+  thinkMsMax: 60,
+  delayMs: [0.2, 3],
+  late: 0,
+  lateMs: 0,
+}
 export const coolKey: PeerKnobs = { ...hotKey, thinkMsMax: 400 }
+/** The hot key on a network on which one message in fifty is late. */
+export const unevenKey: PeerKnobs = { ...hotKey, late: 0.02, lateMs: 50 }
+
+/** By the names of the command: each on the network on which it shows what it is. */
+export const peers = {
+  junodb: (seed: number, zones: number) => playPeer(junodb, seed, { ...hotKey, zones }),
+  'two-phase-commit': (seed: number, zones: number) => playPeer(twoPhaseCommit, seed, { ...unevenKey, zones }),
+} as const satisfies Record<string, (seed: number, zones: number) => readonly Call[]>
 
 export function playPeer<M>(peer: Peer<M>, seed: number, knobs: PeerKnobs = hotKey): readonly Call[] {
-  const { zones, proxies, clients, thinkMsMax, delayMs } = knobs
+  const { zones, proxies, clients, thinkMsMax, delayMs, late, lateMs } = knobs
   const world = new World(seed)
   const { random } = world
   const network = new Network(
     random,
-    { delayMs, loss: 0, duplication: 0, late: 0, lateMs: 0 },
+    { delayMs, loss: 0, duplication: 0, late, lateMs },
     () => world.now,
     (ms, run) => world.after(ms, run),
   )
@@ -55,7 +80,7 @@ export function playPeer<M>(peer: Peer<M>, seed: number, knobs: PeerKnobs = hotK
     let known: Shown | undefined
     const next = (): void => {
       if (left-- <= 0) return
-      const verb = random.pick<HistoryVerb>(['create', 'get', 'get', 'get', 'update', 'update', 'set', 'destroy'])
+      const verb = random.pick(knobs.verbs)
       const value = verb === 'get' || verb === 'destroy' ? undefined : ++values
       const ifVersion = verb === 'update' && known !== undefined ? known.version : undefined
       const sent = { ...(value === undefined ? {} : { value }), ...(ifVersion === undefined ? {} : { ifVersion }) }
