@@ -132,24 +132,29 @@ export interface Topology {
   learn(key: string): Promise<void>
 }
 
+/**
+ * What clients of node-redis have from version 6 on. Those of 5 (5.12.1 too) write into a socket that has just ended, and after they have
+ * connected again they may give calls the answers of others. Those of 4 give values as texts.
+ */
+const sinceRedis6 = 'increx'
+
 /** @throws KvError INVALID_ARGUMENT for what is no client that a store can be built on. */
 export function topologyOf(client: RedisClient): Topology {
   if (typeof client !== 'object' || client === null) return unknownShape()
   if (hasKeyPrefix(client))
     invalid('the client has a keyPrefix of its own', 'say it as `prefix` of redisKv: a client does not put its own before all keys')
-  // Those of redis 4 have no `withTypeMapping`: they would give values as texts, and what is no text would be lost.
-  if (has(client, 'nodeClient', 'sendCommand', 'withTypeMapping')) return nodeRedisCluster(client as NodeRedisClusterShape)
+  if (has(client, 'nodeClient', 'sendCommand', sinceRedis6)) return nodeRedisCluster(client as NodeRedisClusterShape)
   if (has(client, 'nodes', 'exists', 'refreshSlotsCache')) return ioredisCluster(client as IoredisClusterShape)
   // A pool or a sentinel of node-redis gives each command to a connection of its choice.
   if (has(client, 'evalshaBuffer', 'evalBuffer', 'wait', 'on') && 'status' in client) return single(client as IoredisShape)
-  if (has(client, 'sendCommand', 'on', 'duplicate', 'withTypeMapping') && 'isReady' in client && !has(client, 'acquire'))
+  if (has(client, 'sendCommand', 'on', 'duplicate', sinceRedis6) && 'isReady' in client && !has(client, 'acquire'))
     return single(client as NodeRedisShape)
   return unknownShape()
 }
 
 const unknownShape = (): never =>
   invalid(
-    'redisKv takes a Redis or Cluster of ioredis 5 or later, or what createClient or createCluster of redis 5 or later gives',
+    'redisKv takes a Redis or Cluster of ioredis 5 or later, or what createClient or createCluster of redis 6 or later gives',
     'a pool or a sentinel of node-redis cannot be used: two commands in a row must take one connection',
   )
 

@@ -83,8 +83,8 @@ describe('redisKv', () => {
       'redis://localhost',
       { status: 'ready', on() {} },
       { sendCommand() {}, on() {}, execute() {} },
-      { sendCommand() {}, on() {}, duplicate() {}, withTypeMapping() {}, isReady: true, acquire() {} },
-      // redis 4: a client, and a cluster.
+      { sendCommand() {}, on() {}, duplicate() {}, increx() {}, isReady: true, acquire() {} },
+      // redis 5 and 4: a client, and a cluster.
       { sendCommand() {}, on() {}, duplicate() {}, isReady: true },
       { sendCommand() {}, on() {}, duplicate() {}, nodeClient() {}, slots: [] },
     ]
