@@ -164,3 +164,12 @@ test('without a watermark a record says RECORD_LOCKED, and callers without names
   expect(told).toBe('RECORD_LOCKED')
   expect((await kv.update('a', value)).ok).toBe(true)
 })
+
+test('an answer that a verb cannot mean is UNAVAILABLE, and repeated under the same name alone: the write may be there', async () => {
+  const expected = { code: 'UNAVAILABLE', retry: 'same-request-id' }
+  const without = noting({ type: 'applied', entry: undefined }).kv
+  await expect(without.create('a', value)).rejects.toMatchObject(expected)
+  await expect(without.set('a', value)).rejects.toMatchObject(expected)
+  const met = noting({ type: 'exists', entry: { value, version: 'v' as Version, createdAt: epochMs(1) } }).kv
+  await expect(met.update('a', value)).rejects.toMatchObject(expected)
+})

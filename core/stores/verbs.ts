@@ -123,13 +123,17 @@ function resultOf(outcome: Outcome, now: EpochMs) {
 function refusalOf(outcome: Outcome, now: EpochMs) {
   if (outcome.type === 'missing') return { ok: false, refusal: 'missing', now } as const
   if (outcome.type === 'version') return { ok: false, refusal: 'version', entry: outcome.entry, now } as const
-  throw new KvError('UNAVAILABLE', { message: `the store answered '${outcome.type}', which this verb cannot mean` })
+  return strange(`the store answered '${outcome.type}', which this verb cannot mean`)
 }
 
 function entryIn(outcome: Outcome): Entry {
-  if (outcome.type !== 'applied' || !outcome.entry)
-    throw new KvError('UNAVAILABLE', { message: 'the store applied a write but gave no entry' })
+  if (outcome.type !== 'applied' || !outcome.entry) return strange('the store applied a write but gave no entry')
   return outcome.entry
+}
+
+/** Whatever it was that the store did, it may have been the write. */
+const strange = (message: string): never => {
+  throw new KvError('UNAVAILABLE', { message, retry: 'same-request-id' })
 }
 
 function waitOf({ signal, deadline }: CallOptions): Wait {
