@@ -77,10 +77,16 @@ export class Site {
     this.#firstRow = { shard: 0, epoch: 1, servers: names }
     this.map = new MemoryMap(knobs.zones, 1)
     for (const [zone, name] of names.entries()) this.#add(new StorageProcess(this, name, zone), this.servers)
-    // Spares come when the cluster is founded: they would be founders as well.
-    if (knobs.hasSpares === true)
-      for (const zone of names.keys()) world.after(400, () => this.#add(new StorageProcess(this, `t${zone}`, zone), this.servers))
+    if (knobs.hasSpares === true) this.#addSpares(names.length)
     for (let index = 0; index < knobs.proxies; index++) this.#add(new ProxyProcess(this, `p${index}`), this.proxies)
+  }
+
+  /** Once the cluster is founded: before that they would be founders. */
+  #addSpares(zones: number): void {
+    this.world.after(50, () => {
+      if (this.map.rows.length === 0) return this.#addSpares(zones)
+      for (let zone = 0; zone < zones; zone++) this.#add(new StorageProcess(this, `t${zone}`, zone), this.servers)
+    })
   }
 
   #add<P extends StorageProcess | ProxyProcess>(process: P, to: P[]): void {
@@ -297,6 +303,8 @@ export class ProxyProcess extends Process {
       if (this.life !== life) return
       this.deliver(() => {
         for (const { name } of site.servers) this.#tell(name, { type: 'ping', clock: this.clock.instant().wall })
+        // Rarely: what a stale owner says has to be enough.
+        if (!site.mapIsAway && site.world.random.chance(0.1)) for (const row of site.rows) coordinator.learnRow(row, this.clock.instant())
       })
       site.world.after(pingMs, ping)
     }

@@ -79,8 +79,8 @@ export class Giver {
   tick(now: Instant): void {
     const replica = this.#replicas.of(this.#shard)
     if (this.#step === 'over' || replica === undefined) return
-    const { row, epoch, state } = replica.marks
-    if (state !== 'frozen' && (epoch !== this.#epoch || row?.epoch !== epoch)) return this.stop() // begun under an older row
+    const { row, state } = replica.marks
+    if (this.#isOutdated) return this.stop()
     this.#frozenMono = state === 'frozen' ? (this.#frozenMono ?? now.mono) : undefined
     if (this.#changed.size > changedMax) this.#again()
     if (row === undefined || now.mono < this.#retryMono) return
@@ -131,6 +131,12 @@ export class Giver {
     if (id === this.#id) this.#retryMono = -Infinity
   }
 
+  /** B waits for the epoch after the one of its offer. A shard that is in another one now moves in a new attempt, or not at all (V7). */
+  get #isOutdated(): boolean {
+    const { epoch, row, state } = this.#replicas.of(this.#shard)?.marks ?? {}
+    return state !== 'frozen' && (epoch !== this.#epoch || row?.epoch !== this.#epoch)
+  }
+
   #again(): void {
     this.#step = 'offering'
     this.#id = this.#ports.nextId()
@@ -155,6 +161,7 @@ export class Giver {
   }
 
   #freeze(now: Instant): void {
+    if (this.#isOutdated) return this.stop()
     this.#step = 'freezing'
     this.#replicas.close(this.#shard)
     this.#replicas.mark(this.#shard, { state: 'frozen' })
