@@ -49,6 +49,9 @@ export class Ballots {
 /** The greatest ballot of a millisecond that is `ms` after another's: what a ceiling is raised to. */
 export const ballotAfter = (ballot: Ballot, ms: number): Ballot => ({ ...ballot, ms: ballot.ms + ms })
 
+/** The next ballot of anybody. */
+export const justAbove = (ballot: Ballot): Ballot => ({ ...ballot, counter: ballot.counter + 1 })
+
 export const ballotText = ({ ms, counter, proposer }: Ballot): string => `${ms}.${counter}.${proposer}`
 
 /** Zones a cluster may have: fixed for its life, because a quorum of 3 and one of 5 can be disjoint. */

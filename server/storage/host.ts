@@ -17,7 +17,7 @@ import type {
   ServerMessage,
 } from '../../core/wire/server-message.ts'
 import { sameIncarnation, sinceOf } from '../cluster/map.ts'
-import { noBallot } from '../register/ballot.ts'
+import { justAbove, noBallot } from '../register/ballot.ts'
 import type { Instant } from '../register/work.ts'
 import { Boot, type Machine, type Standing } from './boot.ts'
 import { ServerClock } from './clock.ts'
@@ -79,6 +79,7 @@ export class Host {
   readonly #rows = new Map<number, ShardRow>()
   #pollMono = -Infinity
   #ceilingMono: number
+  #putsTold = 0
 
   constructor({ server, zone, zones, machine, ports, store, shards, now, times = storageTimes, promisesMax, waitingMax }: HostOptions) {
     this.#server = server
@@ -250,8 +251,12 @@ export class Host {
   /** Tells the map how far this directory is: every few seconds, and when the server stops. */
   tellCeiling(now: Instant): void {
     this.#ceilingMono = now.mono + this.#times.ceilingMs
-    const { ceiling, identity } = this.#replicas.store
+    const { identity } = this.#replicas.store
     if (identity === undefined || !this.#boot.isRegistered) return
+    // Entries below the ceiling do not raise it; a copy of the directory from before them must be seen as older all the same (B8).
+    if (this.#journal.puts > this.#putsTold) this.#replicas.raiseCeiling(justAbove(this.#replicas.store.ceiling))
+    this.#putsTold = this.#journal.puts
+    const { ceiling } = this.#replicas.store
     // Only a durable one: a map that is ahead of the disk makes a learner of a good directory.
     const request: MapRequest = { type: 'map-ceiling', id: this.#nextId(), server: this.#server, incarnation: identity.next, ceiling }
     this.#journal.afterAll(() => this.#ports.askMap(request))

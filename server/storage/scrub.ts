@@ -13,7 +13,7 @@ const keysMax = 64
 export class Scrub {
   readonly #replicas: Replicas
   readonly #times: StorageTimes
-  readonly #places = new Map<number, { readonly after: string | undefined; readonly nextMono: number }>()
+  readonly #places = new Map<number, { readonly after: string | undefined; readonly nextMono: number; readonly turn: number }>()
 
   constructor(replicas: Replicas, times: StorageTimes) {
     this.#replicas = replicas
@@ -25,7 +25,10 @@ export class Scrub {
     const place = this.#places.get(shard)
     if (place !== undefined && now.mono < place.nextMono) return []
     const { keys, isLast } = this.#replicas.page(shard, place?.after, keysMax)
-    this.#places.set(shard, { after: isLast ? undefined : keys.at(-1)?.key, nextMono: now.mono + this.#times.pollMs })
-    return this.#replicas.damagedOf(shard).slice(0, keysMax)
+    const turn = (place?.turn ?? 0) + 1
+    this.#places.set(shard, { after: isLast ? undefined : keys.at(-1)?.key, nextMono: now.mono + this.#times.pollMs, turn })
+    const damaged = this.#replicas.damagedOf(shard)
+    const first = (turn * keysMax) % Math.max(1, damaged.length) // keys that nobody can heal do not stand before others
+    return [...damaged.slice(first), ...damaged.slice(0, first)].slice(0, keysMax)
   }
 }
