@@ -45,6 +45,8 @@ interface CallerParts {
   readonly expiry: ExpiryChange
   /** The expiry of an entry that the change makes. */
   readonly onBirth: ExpiryChange
+  /** It wants a state that was shown after it came. */
+  readonly fresh: boolean
   /** When the caller gives up, on the monotonic clock. */
   readonly endsAt: number
   readonly resolve: (result: ModifyResult<unknown>) => void
@@ -56,6 +58,7 @@ export class Caller implements CallerParts {
   readonly codec: Codec<unknown>
   readonly expiry: ExpiryChange
   readonly onBirth: ExpiryChange
+  readonly fresh: boolean
   readonly endsAt: number
   readonly resolve: (result: ModifyResult<unknown>) => void
   readonly reject: (error: unknown) => void
@@ -72,6 +75,7 @@ export class Caller implements CallerParts {
     this.codec = parts.codec
     this.expiry = parts.expiry
     this.onBirth = parts.onBirth
+    this.fresh = parts.fresh
     this.endsAt = parts.endsAt
     this.resolve = parts.resolve
     this.reject = parts.reject

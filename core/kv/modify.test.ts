@@ -485,6 +485,32 @@ test('an answer without a change rests on a state read after its caller came', a
   expect((await second).entry?.value.n).toBe(2)
 })
 
+test('who asks for a fresh state is decided on one that was read after it came, and only those behind it wait for that', async () => {
+  const clock = testClock()
+  const store = gated(memory({ clock }))
+  const kv = counts(store.kv)
+  const seen: number[] = []
+  const at: Change<Count> = (count, { now }) => {
+    seen.push(now - start)
+    return { n: (count?.n ?? 0) + 1 }
+  }
+  const start = clock.now()
+  const first = modify(kv, 'a', at)
+  await store.pass() // the read; the create is on its way
+  await clock.advance(10)
+  const calls = [first, ...[true, false].map((fresh) => modify(kv, 'a', at, { fresh }))]
+  await store.pass() // the create, whose answer is older than the second caller
+  await clock.advance(10)
+  await store.pass() // so that one and who is behind it wait for a read
+  await clock.advance(10)
+  calls.push(...[false, true].map((fresh) => modify(kv, 'a', at, { fresh })))
+  await store.pass() // the update: its answer is old enough for the fourth, and what that one writes is young enough for the fifth
+  for (let call = 0; call < 2; call++) await store.pass()
+  expect((await Promise.all(calls)).map(({ entry }) => entry?.value.n)).toEqual([1, 2, 3, 4, 5])
+  expect(store.log).toEqual(['get', 'create', 'get', 'update', 'update', 'update'])
+  expect(seen).toEqual([0, 20, 20, 30, 30])
+})
+
 test('beyond its bound a key refuses callers with BUSY, and those who wait are served', async () => {
   const store = gated(memory())
   const kv = counts(store.kv)

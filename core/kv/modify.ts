@@ -29,6 +29,8 @@ export interface ModifyOptions extends CallOptions {
   readonly expiry?: Expiry | undefined
   /** How long an entry lives that the change makes. Default: as `expiry` says; with 'keep' for ever. */
   readonly ttl?: Duration | undefined
+  /** Run the function only on a state, and with a clock, that the store showed after this call. On a key under load it costs a read a batch. Default: false. */
+  readonly fresh?: boolean | undefined
 }
 
 /** What `modify` takes from the world; tests bring their own. */
@@ -102,6 +104,7 @@ export function modifier(
         codec: view?.codec ?? asIs,
         expiry,
         onBirth,
+        fresh: options.fresh === true,
         endsAt,
         resolve: resolve as Caller['resolve'],
         reject,
@@ -264,12 +267,16 @@ class Lane {
     this.#batch = []
     this.#refusals = 0
     for (;;) {
-      this.#batch = this.#refill(this.#batch)
+      this.#batch = this.#refill(this.#batch, known)
+      if (this.#batch.length === 0 && known !== undefined) {
+        known = undefined // who waits asks for a younger state
+        this.#batch = this.#refill(this.#batch, known)
+      }
       if (this.#batch.length === 0) return undefined
       try {
         if (known === undefined) {
           known = await this.#read()
-          this.#batch = this.#refill(this.#batch)
+          this.#batch = this.#refill(this.#batch, known)
         }
         const pass = runChanges(this.#batch, known, kv.capabilities.limits)
         this.#waiting.unshift(...pass.rest)
@@ -316,12 +323,14 @@ class Lane {
     }
   }
 
-  /** The batch without those who left, and with those who came. */
-  #refill(batch: readonly Caller[]): Caller[] {
+  /** The batch without those who left, and with those who came; up to the first who wants a younger state than the known one. */
+  #refill(batch: readonly Caller[], known: Known | undefined): Caller[] {
     if (this.#gone > 0) this.#sweep()
     const left = batch.filter((caller) => !caller.settled)
     const room = this.#alone > 0 ? 1 : modifyLimits.batchMax
-    const joined = this.#waiting.splice(0, Math.max(0, room - left.length))
+    const late = known === undefined ? -1 : this.#waiting.findIndex((caller) => caller.fresh && caller.order > known.asked)
+    const most = Math.max(0, room - left.length)
+    const joined = this.#waiting.splice(0, late < 0 ? most : Math.min(most, late))
     this.#alone = Math.max(0, this.#alone - joined.length)
     return joined.length === 0 ? left : [...left, ...joined]
   }

@@ -5,6 +5,7 @@
  */
 import type { EpochMs } from '../../core/base/types.ts'
 import { invalid } from '../../core/kv/errors.ts'
+import type { Change } from '../../core/kv/join.ts'
 import type { CallOptions, Expiry, KV } from '../../core/kv/kv.ts'
 import { checkDuration, need, utf8Length } from '../../core/kv/limits.ts'
 import { modify, modifyLimits } from '../../core/kv/modify.ts'
@@ -21,10 +22,20 @@ import {
   type CountRecord,
   type CountRules,
   type Decision,
-  type Memory,
 } from './rules.ts'
 import { bigints, numbers, type Numbers } from './numbers.ts'
-import type { AddResult, Count, Counter, CounterOptions, CountOptions, ResetOptions, ResetResult } from './types.ts'
+import type { Memory } from './requests.ts'
+import type {
+  AddOptions,
+  AddResult,
+  Count,
+  Counter,
+  CounterOptions,
+  CountOptions,
+  ResetOptions,
+  ResetResult,
+  SessionRequest,
+} from './types.ts'
 
 const defaults = {
   /** Longer than a client or a queue repeats at once, short enough for some two requests a second and key. */
@@ -74,17 +85,15 @@ class BoundedCounter<N extends number | bigint> implements Counter<N> {
   async add(key: string, delta: N, options: CountOptions = {}): Promise<AddResult<N>> {
     const amount = this.#numbers.in(delta, 'delta')
     if (amount === 0n) invalid('an add of 0 changes nothing: use get to read the count')
-    return this.#told(key, await this.#counts.change(key, { next: (value) => value + amount, delta: amount }, options))
+    return this.#told(key, await this.#counts.change(key, amount, options))
   }
 
   async update(key: string, change: Parameters<Counter<N>['update']>[1], options: CountOptions = {}): Promise<AddResult<N>> {
     if (typeof change !== 'function') invalid('update takes a function from the present count to the next')
     const { in: inside, out } = this.#numbers
-    const asked = {
-      next: (value: bigint, epoch: number, now: EpochMs, attempt: number) =>
-        inside(change(out(value), { attempt, now, epoch }), 'what the function of update returns'),
-    }
-    return this.#told(key, await this.#counts.change(key, asked, options))
+    const next = (value: bigint, epoch: number, now: EpochMs, attempt: number): bigint =>
+      inside(change(out(value), { attempt, now, epoch }), 'what the function of update returns')
+    return this.#told(key, await this.#counts.change(key, next, options))
   }
 
   async get(key: string, options: CallOptions = {}): Promise<Count<N>> {
@@ -108,8 +117,8 @@ class BoundedCounter<N extends number | bigint> implements Counter<N> {
     return { ok: true, value, epoch, previous: this.#numbers.out(outcome.previous) }
   }
 
-  #told(key: string, { type, epoch, ...outcome }: CountOutcome): AddResult<N> {
-    const value = this.#numbers.out(outcome.value)
+  #told(key: string, { type, epoch, value: counted }: CountOutcome): AddResult<N> {
+    const value = this.#numbers.out(counted)
     if (type === 'bound' || type === 'epoch') {
       tell('counter', this.name, key, 'refused', { refusal: type })
       return { ok: false, refusal: type, value, epoch }
@@ -119,7 +128,8 @@ class BoundedCounter<N extends number | bigint> implements Counter<N> {
   }
 }
 
-type Asked = Pick<Ask, 'delta'> & { readonly next: (value: bigint, epoch: number, now: EpochMs, attempt: number) => bigint }
+/** What is added, or what makes the next count. */
+type Asked = bigint | ((value: bigint, epoch: number, now: EpochMs, attempt: number) => bigint)
 
 /** The records of counts under one name. `sharded` stands on it as well. */
 export class Counts {
@@ -139,17 +149,22 @@ export class Counts {
     this.#modify = change
   }
 
-  change(key: string, asked: Asked, { requestId: id, ifEpoch, ...options }: CountOptions): Promise<CountOutcome> {
+  change(key: string, asked: Asked, options: CountOptions): Promise<CountOutcome> {
+    const { requestId: id, ifEpoch } = options
     checkRequestId(id)
     checkEpoch(ifEpoch)
-    const { ttlMs, slides, rememberMs } = this.rules
+    const { rules } = this
+    const { ttlMs, slides, rememberMs } = rules
     // The record outlives its count by as long as it remembers the request.
     const extendMs = id !== undefined ? ttlMs + rememberMs : slides ? ttlMs : 0
+    if (typeof asked === 'bigint') {
+      const ask: Ask = { change: asked, id, ifEpoch }
+      return this.run(key, options, extendMs, (record, now) => changeCount(record, now, ask, rules))
+    }
     let attempt = 0
     return this.run(key, options, extendMs, (record, now) => {
       attempt++
-      const next = (value: bigint, epoch: number): bigint => asked.next(value, epoch, now, attempt)
-      return changeCount(record, now, { ...asked, next, id, ifEpoch }, this.rules)
+      return changeCount(record, now, { change: (value, epoch) => asked(value, epoch, now, attempt), id, ifEpoch }, rules)
     })
   }
 
@@ -160,37 +175,35 @@ export class Counts {
    */
   async run<O>(
     key: string,
-    options: CallOptions,
+    { signal, deadline }: CallOptions,
     extendMs: number,
     decide: (record: CountRecord | undefined, now: EpochMs) => Decision<CountRecord, O>,
   ): Promise<O> {
     const { ttlMs } = this.rules
-    const deadlineMs: number = options.deadline === undefined ? modifyLimits.deadlineMs : checkDuration(options.deadline, 'a deadline', 1)
-    const endsAt = performance.now() + deadlineMs
-    let isFresh = false
+    let outcome: O | undefined
+    let isTooShort = false
     let extend = extendMs
-    for (let deadline = deadlineMs; ; deadline = Math.max(1, Math.ceil(endsAt - performance.now()))) {
-      const last: { outcome?: O; isTooShort?: boolean } = {}
+    let fresh = ttlMs > 0
+    const deadlineMs: number = deadline === undefined ? modifyLimits.deadlineMs : checkDuration(deadline, 'a deadline', 1)
+    const endsAt = performance.now() + deadlineMs
+    const change: Change<CountRecord> = (before, { now, entry }) => {
+      outcome = undefined
+      // One that another process gave an end, whose counter has a ttl.
+      if (!fresh && mayHaveEnded(before, now)) return undefined
+      const decision = decide(before, now)
+      isTooShort =
+        extend === 0 && decision.record !== undefined && entry?.expiresAt !== undefined && entry.expiresAt < decision.record.endsAt
+      if (isTooShort) return undefined
+      outcome = decision.outcome
+      return decision.record
+    }
+    for (let left = deadlineMs; ; left = Math.max(1, Math.ceil(endsAt - performance.now()))) {
       const expiry: Expiry = ttlMs === 0 || extend === 0 ? 'keep' : { extend }
       const ttl = ttlMs === 0 ? undefined : Math.max(ttlMs, extend)
-      await this.#modify(
-        this.kv,
-        key,
-        (before, { now, entry }) => {
-          delete last.outcome
-          // An answer without a change rests on a state, and so on a clock, that was read after the call.
-          if (!isFresh && mayHaveEnded(before, now)) return undefined
-          const { record, outcome } = decide(before, now)
-          last.isTooShort = extend === 0 && record !== undefined && entry?.expiresAt !== undefined && entry.expiresAt < record.endsAt
-          if (last.isTooShort) return undefined
-          last.outcome = outcome
-          return record
-        },
-        { signal: options.signal, deadline, expiry, ttl },
-      )
-      if (last.outcome !== undefined) return last.outcome
-      isFresh = true
-      if (last.isTooShort) extend = ttlMs
+      await this.#modify(this.kv, key, change, { signal, deadline: left, fresh, expiry, ttl })
+      if (outcome !== undefined) return outcome
+      fresh = true
+      if (isTooShort) extend = ttlMs
     }
   }
 }
@@ -204,10 +217,19 @@ export function memoryOf(options: Pick<CounterOptions, 'remember' | 'requestsMax
   return { rememberMs, requestsMax, bytesMax: requestsMax * bytesARequest }
 }
 
-export function checkRequestId(id: string | undefined): void {
+export function checkRequestId(id: AddOptions['requestId']): void {
   if (id === undefined) return
+  if (typeof id === 'object' && id !== null) return checkSession(id)
   const bytes = typeof id === 'string' ? utf8Length(id) : 0
   if (bytes < 1 || bytes > idBytesMax) invalid(`requestId must be a string of 1 to ${idBytesMax} bytes in UTF-8`)
+}
+
+function checkSession({ session, sequence, done }: SessionRequest): void {
+  if (typeof session !== 'string' || !/^[\x20-\x7e]{1,64}$/.test(session))
+    invalid('requestId.session must be 1 to 64 printable ASCII characters', 'use a ULID or a UUID')
+  if (!Number.isSafeInteger(sequence) || sequence < 1) invalid('requestId.sequence must be a whole number from 1')
+  if (!Number.isSafeInteger(done) || done < 0 || done > sequence)
+    invalid('requestId.done must be a whole number of at most the sequence: this request itself is not done')
 }
 
 function checkEpoch(epoch: number | undefined): void {

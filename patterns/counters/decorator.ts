@@ -31,7 +31,7 @@ export interface CountedOptions<
   /** How much a call counts: a whole number that is not 0. Default: 1; a counter of bigints has none. */
   readonly by?: N | OfCall<Self, B, N> | undefined
   /** Names a request that may come again: it is counted once. The method runs each time. Default: each call counts. */
-  readonly requestId?: OfCall<Self, R, string | undefined> | undefined
+  readonly requestId?: OfCall<Self, R, AddOptions['requestId']> | undefined
   readonly signal?: OfCall<Self, G, AbortSignal | undefined> | undefined
   /** How long the counting may take. Default: the store's. */
   readonly deadline?: Duration | undefined

@@ -14,7 +14,7 @@ import { testClock } from '../../core/testing/clock.ts'
 import { faulty, intercept, race, type Verdict } from '../../core/testing/index.ts'
 import { counter } from './counter.ts'
 import { countCodec } from './record.ts'
-import { noRequests } from './rules.ts'
+import { noRequests } from './requests.ts'
 import { world } from './testdata/world.ts'
 import type { AddResult } from './types.ts'
 

@@ -16,17 +16,18 @@ export interface Numbers<N extends number | bigint> {
 }
 
 const safe = BigInt(Number.MAX_SAFE_INTEGER)
+const lowest = -safe
 const largest = 10n ** BigInt(digitsMax) - 1n
 
 export const numbers: Numbers<number> = {
-  least: -safe,
+  least: lowest,
   most: safe,
   in(value, what) {
     if (!Number.isSafeInteger(value)) invalid(`${what} must be a whole number within 2^53 - 1, not ${String(value)}`)
     return BigInt(value)
   },
   out(value) {
-    if (value > safe || value < -safe)
+    if (value > safe || value < lowest)
       throw new KvError('COUNTER_OVERFLOW', {
         message: 'the stored count is beyond what a number can say',
         hint: 'read it with bigint: true',

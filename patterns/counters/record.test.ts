@@ -1,6 +1,6 @@
 /**
  * The bytes: golden records of every released format, round trips, what happens to damage, and two releases on one record (P12).
- * testdata/v1-*.hex are bytes that a release wrote. They are never made anew: a reader that cannot read them has broken a promise.
+ * testdata/v*.hex are bytes that a release wrote. They are never made anew: a reader that cannot read them has broken a promise.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import fc from 'fast-check'
@@ -12,7 +12,8 @@ import { memory } from '../../core/stores/memory.ts'
 import { counter } from './counter.ts'
 import { gauge } from './gauge.ts'
 import { countCodec, formatVersion, slotsCodec, windowCodec } from './record.ts'
-import { noRequests, requestsOf, shardOf, type CountRecord, type SlotsRecord, type WindowRecord } from './rules.ts'
+import { noRequests, requestsOf } from './requests.ts'
+import { shardOf, type CountRecord, type SlotsRecord, type WindowRecord } from './rules.ts'
 import { ended, world } from './testdata/world.ts'
 import { windowed } from './windowed.ts'
 
@@ -21,6 +22,19 @@ const epoch = 1_767_225_600_000
 const requests = requestsOf([
   { id: 'order-7', until: epochMs(epoch + 600_000), delta: -1n, value: 499n, epoch },
   { id: 'ünï "quoted"', until: epochMs(epoch + 600_001), value: -5n, epoch: epoch - 1 },
+])
+
+const inSessions = requestsOf(requests.list, [
+  {
+    session: '01JD0000000000000000000000',
+    done: 41,
+    until: epochMs(epoch + 600_002),
+    applied: [
+      { sequence: 43, delta: 2n, value: 12n, epoch },
+      { sequence: 41, value: 10n, epoch: epoch - 1 },
+    ],
+  },
+  { session: 'log "3"', done: 0, until: epochMs(epoch + 5), applied: [] },
 ])
 
 const goldenCounts: Readonly<Record<string, CountRecord>> = {
@@ -33,6 +47,11 @@ const goldenWindows: Readonly<Record<string, WindowRecord>> = {
   window: { newest: 58_907_520, counts: [3n, 0n, 12n], requests: noRequests },
   'window-remembers': { newest: 58_907_520, counts: [1n], requests },
 }
+/** Of version 2. */
+const goldenSessions = {
+  count: { epoch, value: 12n, endsAt: epochMs(0), requests: inSessions },
+  window: { newest: 58_907_520, counts: [12n, 1n], requests: inSessions },
+}
 const goldenSlots: Readonly<Record<string, SlotsRecord>> = {
   slots: { slots: [{ owner: '01JD0000000000000000000000', endsAt: epochMs(epoch + 30_000) }] },
   'slots-none': { slots: [] },
@@ -40,14 +59,16 @@ const goldenSlots: Readonly<Record<string, SlotsRecord>> = {
 
 const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 const folder = new URL('testdata/', import.meta.url)
-const stored = (name: string): string => readFileSync(new URL(`v1-${name}.hex`, folder), 'utf8').replaceAll(/\s/g, '')
+const stored = (version: number, name: string): string =>
+  readFileSync(new URL(`v${version}-${name}.hex`, folder), 'utf8').replaceAll(/\s/g, '')
 
-function golden<R>(codec: Codec<R>, records: Readonly<Record<string, R>>): void {
+function golden<R>(codec: Codec<R>, records: Readonly<Record<string, R>>, version = 1): void {
   for (const [name, record] of Object.entries(records)) {
-    test(`of version 1: ${name} is read as it was written (P12)`, () => {
-      expect(codec.decode(Buffer.from(stored(name), 'hex'))).toEqual(record)
+    test(`of version ${version}: ${name} is read as it was written (P12)`, () => {
+      expect(codec.decode(Buffer.from(stored(version, name), 'hex'))).toEqual(record)
     })
-    test(`of version 1: ${name} is written as it was written (P12)`, () => expect(hexOf(codec.encode(record))).toBe(stored(name)))
+    test(`of version ${version}: ${name} is written as it was written (P12)`, () =>
+      expect(hexOf(codec.encode(record))).toBe(stored(version, name)))
   }
 }
 
@@ -55,9 +76,12 @@ describe('golden records', () => {
   golden(countCodec, goldenCounts)
   golden(windowCodec, goldenWindows)
   golden(slotsCodec, goldenSlots)
+  golden(countCodec, { sessions: goldenSessions.count }, 2)
+  golden(windowCodec, { 'window-sessions': goldenSessions.window }, 2)
   test('of all released versions are there (P12)', () => {
-    expect(formatVersion).toBe(1)
+    expect(formatVersion).toBe(2)
     const names = Object.keys({ ...goldenCounts, ...goldenWindows, ...goldenSlots }).map((name) => `v1-${name}.hex`)
+    names.push('v2-sessions.hex', 'v2-window-sessions.hex')
     expect(
       readdirSync(folder)
         .filter((file) => file.endsWith('.hex'))
@@ -73,14 +97,27 @@ describe('golden records', () => {
 
 const instants = fc.integer({ min: 0, max: epoch * 2 }).map(epochMs)
 const counts = fc.bigInt({ min: -(10n ** 255n) + 1n, max: 10n ** 255n - 1n })
+const answers = fc
+  .tuple(fc.option(counts, { nil: undefined }), counts, fc.nat())
+  .map(([delta, value, at]) => ({ value, epoch: at, ...(delta === undefined ? {} : { delta }) }))
+const names = fc.string({ unit: 'grapheme', minLength: 1 })
 const someRequests = fc
-  .array(
-    fc
-      .tuple(fc.string({ unit: 'grapheme', minLength: 1 }), instants, fc.option(counts, { nil: undefined }), counts, fc.nat())
-      .map(([id, until, delta, value, at]) => ({ id, until, value, epoch: at, ...(delta === undefined ? {} : { delta }) })),
-    { maxLength: 4 },
+  .tuple(
+    fc.array(
+      fc.tuple(names, instants, answers).map(([id, until, answer]) => ({ id, until, ...answer })),
+      { maxLength: 4 },
+    ),
+    fc.array(
+      fc.tuple(names, fc.nat(), instants, fc.array(answers, { maxLength: 3 })).map(([session, done, until, all]) => ({
+        session,
+        done,
+        until,
+        applied: all.map((answer, index) => ({ sequence: done + 1 + index, ...answer })),
+      })),
+      { maxLength: 2 },
+    ),
   )
-  .map(requestsOf)
+  .map(([list, sessions]) => requestsOf(list, sessions))
 
 describe('encode and decode', () => {
   test(`are each other's inverse (seed ${seed})`, () => {
@@ -100,8 +137,8 @@ describe('encode and decode', () => {
     fc.assert(
       fc.property(someRequests, (some) => {
         const bytes = countCodec.encode({ ...none, requests: some }).length - countCodec.encode(none).length
-        expect(bytes).toBeLessThanOrEqual(some.bytes + '"q":[],'.length)
-        expect(bytes).toBeGreaterThanOrEqual(some.bytes / 3)
+        expect(bytes).toBeLessThanOrEqual(some.bytes + '"q":[],"p":[],'.length)
+        expect(bytes).toBeGreaterThanOrEqual(some.bytes / 10)
       }),
       { seed, numRuns: 200 },
     )
@@ -139,6 +176,9 @@ describe('a record that cannot be read is COUNTER_UNREADABLE, never absent:', ()
     'an end that is no instant': bytesOf({ ...good, x: -1 }),
     'requests that are no list': bytesOf({ ...good, q: {} }),
     'a request without its answer': bytesOf({ ...good, q: [['r', 1, '1']] }),
+    'a session in a record of version 1': bytesOf({ ...good, p: [] }, 'n', 1),
+    'a session without its requests': bytesOf({ ...good, p: [['s', 1, 1]] }),
+    'a sequence below zero': bytesOf({ ...good, p: [['s', 1, 1, [[-1, '1', '1', 1]]]] }),
     'a request without a name': bytesOf({ ...good, q: [[7, 1, '1', '1', 1]] }),
   }
   const isUnreadable = expect.toSatisfy((error: unknown) => isKvError(error, 'COUNTER_UNREADABLE'))
@@ -202,6 +242,17 @@ describe('an old and a new process on one record (P12):', () => {
     })
     await expect(ended(clock, raced.add('a', -1))).rejects.toMatchObject({ code: 'COUNTER_UNREADABLE' })
     expect((await kv.get('counter:n:a')).entry!.value[1]).toBe(formatVersion + 1)
+  })
+
+  test('a record without sessions is written so that a release before them reads it, and one with them is not (P12)', async () => {
+    const kv = memory()
+    const n = counter({ kv, name: 'n' })
+    const versionOf = async (key: string) => (await kv.get(`counter:n:${key}`)).entry!.value[1]
+    await n.add('a', 1, { requestId: 'r' })
+    expect(await versionOf('a')).toBe(1)
+    await n.add('a', 1, { requestId: { session: 's', sequence: 1, done: 0 } })
+    expect(await versionOf('a')).toBe(2)
+    expect(await n.add('a', 1, { requestId: 'r' })).toMatchObject({ value: 1, repeated: true })
   })
 
   test('a process that counts in numbers and one that counts in bigints share a record', async () => {

@@ -4,13 +4,14 @@
  * Why an unknown field is unreadable: a release that does not know it would drop it with its next write.
  *
  *   0    magic 0x63 ('c')
- *   1    format version: 1
+ *   1    format version: 2 where sessions are remembered, else 1
  *   2    kind: 'n' count, 'w' window, 'g' slots
  *   3..  JSON
  *        n  v value, e epoch, x endsAt (absent: never), q requests
  *        w  i number of the newest sub-window, c counts (the newest first), q requests
  *        g  s slots [[owner, endsAt]]
  *        q  [[id, until, delta or null, value, epoch]], absent when there are none
+ *        p  since version 2: [[session, done, until, [[sequence, delta or null, value, epoch]]]], absent when there are none
  *
  * Counts are decimal strings, so that numbers and bigints share one format. A release that changes the format raises the version and goes
  * on reading the one before; testdata/ holds golden records of each.
@@ -19,10 +20,12 @@ import { jsonString } from '../../core/base/json.ts'
 import { epochMs, type EpochMs } from '../../core/base/types.ts'
 import type { Codec } from '../../core/kv/codec.ts'
 import { KvError } from '../../core/kv/errors.ts'
-import { noRequests, requestsOf, type CountRecord, type Remembered, type Requests, type SlotsRecord, type WindowRecord } from './rules.ts'
+import { requestsOf, type Answer, type Requests } from './requests.ts'
+import { CountRecord, WindowRecord, type SlotsRecord } from './rules.ts'
 
 const magic = 0x63
-export const formatVersion = 1
+/** The newest that is read. Written is the oldest that can say it, so that a release before reads what it can. */
+export const formatVersion = 2
 const headerBytes = 3
 
 /** Of a bigint: more than any currency, few enough to bound a record. */
@@ -36,28 +39,27 @@ export const countCodec: Codec<CountRecord> = codecOf({
   name: 'count',
   kind: 'n',
   fields: ['v', 'e', 'x', 'q'],
+  version: ({ requests }) => versionOf(requests),
   write: ({ value, epoch, endsAt, requests }) =>
     `"v":"${value}","e":${epoch}${endsAt === 0 ? '' : `,"x":${endsAt}`}${requestsJson(requests)}`,
-  read: ({ v, e, x = 0, q }) => ({
-    epoch: wholeOf(e, 'its epoch'),
-    value: bigintOf(v),
-    endsAt: epochMs(wholeOf(x, 'its end')),
-    requests: requestsFrom(q),
-  }),
+  read: ({ v, e, x = 0, q, p }) =>
+    new CountRecord(wholeOf(e, 'its epoch'), bigintOf(v), epochMs(wholeOf(x, 'its end')), requestsFrom(q, p)),
 })
 
 export const windowCodec: Codec<WindowRecord> = codecOf({
   name: 'window',
   kind: 'w',
   fields: ['i', 'c', 'q'],
+  version: ({ requests }) => versionOf(requests),
   write: ({ newest, counts, requests }) => `"i":${newest},"c":[${counts.map((count) => `"${count}"`).join(',')}]${requestsJson(requests)}`,
-  read: ({ i, c, q }) => ({ newest: wholeOf(i, 'its newest sub-window'), counts: listOf(c).map(bigintOf), requests: requestsFrom(q) }),
+  read: ({ i, c, q, p }) => new WindowRecord(wholeOf(i, 'its newest sub-window'), listOf(c).map(bigintOf), requestsFrom(q, p)),
 })
 
 export const slotsCodec: Codec<SlotsRecord> = codecOf({
   name: 'slots',
   kind: 'g',
   fields: ['s'],
+  version: () => 1,
   write: ({ slots }) => `"s":[${slots.map(({ owner, endsAt }) => `[${jsonString(owner)},${endsAt}]`).join(',')}]`,
   read: ({ s }) => ({
     slots: listOf(s).map((slot) => {
@@ -70,28 +72,32 @@ export const slotsCodec: Codec<SlotsRecord> = codecOf({
 interface Format<R> {
   readonly name: string
   readonly kind: string
+  /** Of version 1. */
   readonly fields: readonly string[]
+  /** The oldest version that can say the record. */
+  version(record: R): number
   /** The members of the JSON. */
   write(record: R): string
   read(fields: Fields): R
 }
 
-function codecOf<R>({ name, kind, fields: known, write, read }: Format<R>): Codec<R> {
+function codecOf<R>({ name, kind, fields: known, version, write, read }: Format<R>): Codec<R> {
   return Object.freeze({
     name,
     encode(record: R): Uint8Array {
       const json = `{${write(record)}}`
       const bytes = Buffer.allocUnsafe(headerBytes + Buffer.byteLength(json))
       bytes[0] = magic
-      bytes[1] = formatVersion
+      bytes[1] = version(record)
       bytes[2] = kind.charCodeAt(0)
       bytes.write(json, headerBytes)
       return bytes
     },
     decode(bytes: Uint8Array): R {
       if (bytes[0] !== magic) return unreadable('it does not begin as a count')
-      if (bytes[1] !== formatVersion)
-        return unreadable(`its format version is ${bytes[1] ?? 'missing'}, this release reads ${formatVersion}`)
+      const format = bytes[1]
+      if (format === undefined || format < 1 || format > formatVersion)
+        return unreadable(`its format version is ${format ?? 'missing'}, this release reads 1 to ${formatVersion}`)
       if (bytes[2] !== kind.charCodeAt(0)) return unreadable(`it is no ${name}`)
       let fields: unknown
       try {
@@ -100,33 +106,48 @@ function codecOf<R>({ name, kind, fields: known, write, read }: Format<R>): Code
         return unreadable('its JSON is damaged', cause)
       }
       if (typeof fields !== 'object' || fields === null) return unreadable('its JSON is no object')
-      const unknown = Object.keys(fields).find((field) => !known.includes(field))
+      const unknown = Object.keys(fields).find((field) => !known.includes(field) && !(format > 1 && field === 'p'))
       if (unknown !== undefined) return unreadable(`it has a field ${JSON.stringify(unknown)}`)
       return read(fields as Fields)
     },
   })
 }
 
-function requestsJson({ list }: Requests): string {
-  if (list.length === 0) return ''
-  const each = list.map(
-    ({ id, until, delta, value, epoch }) =>
-      `[${jsonString(id)},${until},${delta === undefined ? 'null' : `"${delta}"`},"${value}",${epoch}]`,
+const versionOf = ({ sessions }: Requests): number => (sessions.length === 0 ? 1 : 2)
+
+const answerJson = ({ delta, value, epoch }: Answer): string => `${delta === undefined ? 'null' : `"${delta}"`},"${value}",${epoch}`
+
+function requestsJson({ list, sessions }: Requests): string {
+  const ids = list.map((one) => `[${jsonString(one.id)},${one.until},${answerJson(one)}]`)
+  const each = sessions.map(
+    ({ session, done, until, applied }) =>
+      `[${jsonString(session)},${done},${until},[${applied.map((one) => `[${one.sequence},${answerJson(one)}]`).join(',')}]]`,
   )
-  return `,"q":[${each.join(',')}]`
+  return `${ids.length === 0 ? '' : `,"q":[${ids.join(',')}]`}${each.length === 0 ? '' : `,"p":[${each.join(',')}]`}`
 }
 
-function requestsFrom(value: unknown): Requests {
-  if (value === undefined) return noRequests
+function requestsFrom(q: unknown = [], p: unknown = []): Requests {
+  const answerOf = (delta: unknown, value: unknown, epoch: unknown): Answer => ({
+    value: bigintOf(value),
+    epoch: wholeOf(epoch, 'the epoch of a request'),
+    ...(delta === null ? undefined : { delta: bigintOf(delta) }),
+  })
+  const untilOf = (until: unknown): EpochMs => epochMs(wholeOf(until, 'an end of memory'))
   return requestsOf(
-    listOf(value).map((one): Remembered => {
-      const [id, until, delta, counted, epoch] = listOf(one, 5)
+    listOf(q).map((one) => {
+      const [id, until, delta, value, epoch] = listOf(one, 5)
+      return { id: stringOf(id), until: untilOf(until), ...answerOf(delta, value, epoch) }
+    }),
+    listOf(p).map((one) => {
+      const [session, done, until, applied] = listOf(one, 4)
       return {
-        id: stringOf(id),
-        until: epochMs(wholeOf(until, 'an end of memory')),
-        value: bigintOf(counted),
-        epoch: wholeOf(epoch, 'the epoch of a request'),
-        ...(delta === null ? undefined : { delta: bigintOf(delta) }),
+        session: stringOf(session),
+        done: wholeOf(done, 'what a session is done with'),
+        until: untilOf(until),
+        applied: listOf(applied).map((request) => {
+          const [sequence, delta, value, epoch] = listOf(request, 4)
+          return { sequence: wholeOf(sequence, 'a sequence'), ...answerOf(delta, value, epoch) }
+        }),
       }
     }),
   )

@@ -1,20 +1,17 @@
 /** The rules at their edges: every instant, bound and room that the tests of whole counters do not hit exactly. */
 import { describe, expect, test } from 'vitest'
 import { epochMs } from '../../core/base/types.ts'
+import { bytesOf, noRequests, requestsOf, trimmed } from './requests.ts'
 import {
   addToWindow,
-  bytesOf,
   changeCount,
   countAt,
   freeSlot,
   liveSlots,
   mayHaveEnded,
-  noRequests,
   renewSlot,
-  requestsOf,
   resetCount,
   takeSlot,
-  trimmed,
   windowAt,
   type CountRecord,
   type CountRules,
@@ -36,7 +33,7 @@ const rules: CountRules = {
   bytesMax: 1_000,
 }
 const record: CountRecord = { epoch: now, value: 5n, endsAt: after(60_000), requests: noRequests }
-const plus = (delta: bigint, id?: string) => ({ next: (value: bigint) => value + delta, delta, id })
+const plus = (delta: bigint, id?: string) => ({ change: delta, id })
 const answered = { id: 'r', until: after(1_000), delta: 1n, value: 6n, epoch: now }
 
 describe('a count', () => {

@@ -4,77 +4,25 @@
  * Why the end of a count stands in the record and not only in the store's expiry: the record must outlive the count by as long as it
  * remembers requests, and the store's grain may be a second.
  */
-import { jsonString } from '../../core/base/json.ts'
 import { epochMs, type EpochMs } from '../../core/base/types.ts'
 import { KvError } from '../../core/kv/errors.ts'
-import { utf8Length } from '../../core/kv/limits.ts'
+import { noRequests, recalled, remembered, trimmed, type Memory, type RequestName, type Requests } from './requests.ts'
 
-/** A request and its answer. */
-export interface Remembered {
-  readonly id: string
-  /** On the store's clock. Who wrote it decided how long, so another process with another setting forgets none too early. */
-  readonly until: EpochMs
-  /** Absent: an update, whose function cannot be compared. */
-  readonly delta?: bigint | undefined
-  readonly value: bigint
-  readonly epoch: number
-}
-
-export interface Requests {
-  readonly list: readonly Remembered[]
-  /** About as many as they take in the record. */
-  readonly bytes: number
-}
-
-export interface Memory {
-  readonly rememberMs: number
-  readonly requestsMax: number
-  readonly bytesMax: number
-}
-
-export const noRequests: Requests = Object.freeze({ list: Object.freeze([]), bytes: 0 })
-
-/** Instants and epoch in JSON, with their commas and quotes. */
-const bytesAround = 44
-export const bytesOf = ({ id, delta, value }: Remembered): number =>
-  utf8Length(jsonString(id)) + String(value).length + (delta === undefined ? 0 : String(delta).length) + bytesAround
-
-export const requestsOf = (list: readonly Remembered[]): Requests =>
-  list.length === 0 ? noRequests : { list, bytes: list.reduce((sum, one) => sum + bytesOf(one), 0) }
-
-/** Those that must still be remembered at `now`; the very object that came in when that is all of them. */
-export function trimmed(requests: Requests, now: EpochMs): Requests {
-  return requests.list.some(({ until }) => until <= now) ? requestsOf(requests.list.filter(({ until }) => until > now)) : requests
-}
-
-/** The first answer of a request. @throws KvError REQUEST_ID_REUSED. */
-function recalled(requests: Requests, id: string | undefined, delta: bigint | undefined): Remembered | undefined {
-  if (id === undefined) return undefined
-  const found = requests.list.find((one) => one.id === id)
-  if (found !== undefined && found.delta !== delta)
-    throw new KvError('REQUEST_ID_REUSED', { message: 'this request id belongs to an add of another amount' })
-  return found
-}
-
-/** @throws KvError RECORD_LOCKED: never makes room by forgetting. */
-function remembered(requests: Requests, one: Remembered, memory: Memory): Requests {
-  const bytes = requests.bytes + bytesOf(one)
-  if (requests.list.length >= memory.requestsMax || bytes > memory.bytesMax)
-    throw new KvError('RECORD_LOCKED', {
-      message: `the count remembers ${requests.list.length} requests, and the oldest is too young to be forgotten`,
-      hint: 'try again when the time of `remember` has passed, raise `requestsMax`, or spread the load over several keys',
-    })
-  // Frozen at once, so that `modify` need not walk through all of them with each add.
-  return { list: Object.freeze([...requests.list, Object.freeze(one)]), bytes }
-}
-
-export interface CountRecord {
+/** A class, because `modify` freezes plain objects all through, and that would cost as much as the add. Nothing here changes one in place. */
+export class CountRecord {
   /** The store's clock when the count began, and above that of the count before. */
   readonly epoch: number
   readonly value: bigint
   /** 0: never. */
   readonly endsAt: EpochMs
   readonly requests: Requests
+
+  constructor(epoch: number, value: bigint, endsAt: EpochMs, requests: Requests) {
+    this.epoch = epoch
+    this.value = value
+    this.endsAt = endsAt
+    this.requests = requests
+  }
 }
 
 export interface CountRules extends Memory {
@@ -90,10 +38,9 @@ export interface CountRules extends Memory {
 }
 
 export interface Ask {
-  readonly next: (value: bigint, epoch: number) => bigint
-  /** Of an add. */
-  readonly delta?: bigint | undefined
-  readonly id?: string | undefined
+  /** What is added; or what makes the next count. */
+  readonly change: bigint | ((value: bigint, epoch: number) => bigint)
+  readonly id?: RequestName | undefined
   readonly ifEpoch?: number | undefined
 }
 
@@ -128,25 +75,22 @@ export function changeCount(
   ask: Ask,
   rules: CountRules,
 ): Decision<CountRecord, CountOutcome> {
-  const { id, delta } = ask
-  let requests = trimmed(record?.requests ?? noRequests, now)
-  const known = recalled(requests, id, delta)
+  const { id, change } = ask
+  const delta = typeof change === 'bigint' ? change : undefined
+  let requests = record === undefined ? noRequests : trimmed(record.requests, now)
+  const known = id === undefined ? undefined : recalled(requests, id, delta)
   if (known !== undefined) return { record: undefined, outcome: { type: 'repeated', value: known.value, epoch: known.epoch } }
 
   const { value, epoch, endsAt } = countAt(record, now, rules.start)
-  const refuse = (type: 'bound' | 'epoch') => ({ record: undefined, outcome: { type, value, epoch } })
-  if (ask.ifEpoch !== undefined && ask.ifEpoch !== epoch) return refuse('epoch')
-  const next = ask.next(value, epoch)
-  if (crosses(value, next, rules)) return refuse('bound')
+  if (ask.ifEpoch !== undefined && ask.ifEpoch !== epoch) return { record: undefined, outcome: { type: 'epoch', value, epoch } }
+  const next = typeof change === 'bigint' ? value + change : change(value, epoch)
+  if (crosses(value, next, rules)) return { record: undefined, outcome: { type: 'bound', value, epoch } }
   if (next < rules.least || next > rules.most) throw overflow()
 
   const nextEpoch = epoch === 0 ? nextEpochOf(record, now) : epoch
-  if (id !== undefined) {
-    const one = { id, until: epochMs(now + rules.rememberMs), value: next, epoch: nextEpoch, ...(delta === undefined ? {} : { delta }) }
-    requests = remembered(requests, one, rules)
-  }
+  if (id !== undefined) requests = remembered(requests, id, { delta, value: next, epoch: nextEpoch }, now, rules)
   return {
-    record: { epoch: nextEpoch, value: next, endsAt: endAfter(endsAt, now, rules), requests },
+    record: new CountRecord(nextEpoch, next, endAfter(endsAt, now, rules), requests),
     outcome: { type: 'added', value: next, epoch: nextEpoch },
   }
 }
@@ -177,22 +121,23 @@ export function resetCount(
   if (ifEpoch !== undefined && ifEpoch !== epoch) return { record: undefined, outcome: { type: 'epoch', value, epoch, previous: value } }
   // There is none: it is as it would be after a reset.
   if (record === undefined || epoch === 0) return { record: undefined, outcome: { type: 'added', value, epoch, previous: value } }
-  const next = {
-    epoch: nextEpochOf(record, now),
-    value: rules.start,
-    endsAt: endAfter(epochMs(0), now, rules),
-    requests: trimmed(record.requests, now),
-  }
+  const next = new CountRecord(nextEpochOf(record, now), rules.start, endAfter(epochMs(0), now, rules), trimmed(record.requests, now))
   return { record: next, outcome: { type: 'added', value: next.value, epoch: next.epoch, previous: value } }
 }
 
 /** A ring of sub-windows, aligned to the epoch of the clock. */
-export interface WindowRecord {
+export class WindowRecord {
   /** The number of the newest sub-window: its instant divided by its width. */
   readonly newest: number
   /** The newest first; no more than one beyond the window. */
   readonly counts: readonly bigint[]
   readonly requests: Requests
+
+  constructor(newest: number, counts: readonly bigint[], requests: Requests) {
+    this.newest = newest
+    this.counts = counts
+    this.requests = requests
+  }
 }
 
 export interface WindowRules extends Memory {
@@ -231,19 +176,19 @@ function sumOf(counts: readonly bigint[], index: number, { parts, widthMs }: Win
 export function addToWindow(
   record: WindowRecord | undefined,
   now: EpochMs,
-  { delta, id }: { readonly delta: bigint; readonly id?: string | undefined },
+  { delta, id }: { readonly delta: bigint; readonly id?: RequestName | undefined },
   rules: WindowRules,
 ): Decision<WindowRecord, { readonly value: bigint; readonly repeated: boolean }> {
   let requests = trimmed(record?.requests ?? noRequests, now)
-  const known = recalled(requests, id, delta)
+  const known = id === undefined ? undefined : recalled(requests, id, delta)
   if (known !== undefined) return { record: undefined, outcome: { value: known.value, repeated: true } }
   const newest = indexAt(record, now, rules)
   const [current = 0n, ...before] = countsAt(record, newest, rules)
   const counts = [current + delta, ...before]
   const { value } = sumOf(counts, newest, rules)
   if (value > rules.most) throw overflow()
-  if (id !== undefined) requests = remembered(requests, { id, until: epochMs(now + rules.rememberMs), delta, value, epoch: newest }, rules)
-  return { record: { newest, counts, requests }, outcome: { value, repeated: false } }
+  if (id !== undefined) requests = remembered(requests, id, { delta, value, epoch: newest }, now, rules)
+  return { record: new WindowRecord(newest, counts, requests), outcome: { value, repeated: false } }
 }
 
 const overflow = (): KvError => new KvError('COUNTER_OVERFLOW')

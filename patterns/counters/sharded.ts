@@ -51,10 +51,10 @@ class ShardedCounter implements Sharded {
     const { requestId, signal, deadline } = options
     checkRequestId(requestId)
     // A repetition, also one of another process, must find the shard that remembers the request.
-    const shard = requestId === undefined ? this.#home : shardOf(requestId, this.#shards)
-    const asked = { next: (value: bigint) => value + amount, delta: amount }
+    const id = typeof requestId === 'object' ? requestId.session : requestId
+    const shard = id === undefined ? this.#home : shardOf(id, this.#shards)
     try {
-      const { type } = await this.#counts.change(keyOf(key, shard), asked, { requestId, signal, deadline })
+      const { type } = await this.#counts.change(keyOf(key, shard), amount, { requestId, signal, deadline })
       tell('sharded', this.name, key, type === 'repeated' ? 'repeated' : 'added')
       return { ok: true, exact: false, repeated: type === 'repeated' }
     } catch (error) {

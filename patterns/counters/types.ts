@@ -24,11 +24,11 @@ interface Common {
 }
 
 interface Memory {
-  /** How long a request id is remembered, on the store's clock. Default: '10m'. */
+  /** How long a request id is remembered, on the store's clock; of a session: after its last request. Default: '10m'. */
   readonly remember?: Duration | undefined
   /**
-   * Request ids that one record remembers at once, and 64 bytes of them for each; beyond, an add with a request id throws RECORD_LOCKED,
-   * because an id that is forgotten too early is counted twice. 1 to 16,384. Default: 1,024.
+   * Request ids, sessions and their requests that one record remembers at once, and 64 bytes for each; beyond, an add with a request id
+   * throws RECORD_LOCKED, because one that is forgotten too early is counted twice. 1 to 16,384. Default: 1,024.
    */
   readonly requestsMax?: number | undefined
 }
@@ -48,9 +48,33 @@ export interface CounterOptions<N extends number | bigint = number> extends Comm
   readonly bigint?: N extends bigint ? true : false | undefined
 }
 
+/**
+ * A request by its number in a session. A record keeps of a session only what is not done, so a key takes any number of them a second.
+ * For a log that is read in order: its partition, an entry's offset, and the offset that was committed. For a process: `requestSession`.
+ */
+export interface SessionRequest {
+  /** 1 to 64 printable ASCII characters; new for each start of who counts, unless its numbers go on. */
+  readonly session: string
+  /** A whole number from 1: of this request and no other of the session. */
+  readonly sequence: number
+  /** Every sequence below this one has been answered and will not be sent again. 0: none. */
+  readonly done: number
+}
+
+export interface RequestSession {
+  /**
+   * Runs `call` with a request of its own. Until it ends, `call` may send that request again as often as it likes; then the session is done with it.
+   * A call that goes on for long keeps the records from forgetting all younger ones of the session.
+   */
+  run<T>(call: (requestId: SessionRequest) => Promise<T>): Promise<T>
+}
+
 export interface AddOptions extends CallOptions {
-  /** Names this request, 1 to 128 bytes in UTF-8. Sent again within `remember`, it gets its first answer and counts nothing. */
-  readonly requestId?: string | undefined
+  /**
+   * Names this request: a text of 1 to 128 bytes in UTF-8, or its place in a session. Sent again within `remember`, it gets its first
+   * answer and counts nothing. One that its session was done with throws REQUEST_ID_REUSED.
+   */
+  readonly requestId?: string | SessionRequest | undefined
 }
 
 export interface CountOptions extends AddOptions {
