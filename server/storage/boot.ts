@@ -2,7 +2,7 @@
  * Boot: whether the directory that a server was started on is the one that voted last under its name. DESIGN.md, B1 to B9.
  * Pure. Invariant: no replica serves before the map, or a quorum of zones when the map is away, has said that nothing newer is known; and a
  * directory that is not the newest is marked as a learner, durably, before anything in the map says that this server is up.
- * Why two incarnations: between the write here and the one in the map a process may end, and either of the two may be the one that took.
+ * Why more than one incarnation: between the write here and the one in the map a process may end, and any of them may be the one that took.
  */
 import type { Random } from '../../core/base/random.ts'
 import type { ShardRow } from '../../core/wire/replica-message.ts'
@@ -29,7 +29,7 @@ export interface Machine {
 export function standingOf(identity: Identity, ceiling: Ballot, row: ServerRow | undefined, machine: Machine): Standing {
   if (identity.isBackup) return 'backup'
   if (row === undefined || row.directory !== identity.directory) return 'foreign'
-  const isKnown = sameIncarnation(row.incarnation, identity.confirmed) || sameIncarnation(row.incarnation, identity.next)
+  const isKnown = [identity.confirmed, ...identity.next].some((own) => sameIncarnation(own, row.incarnation))
   if (!isKnown || isBelow(ceiling, row.ceiling)) return 'behind'
   return hasPowerCycled(identity, machine) ? 'power-cycle' : 'same'
 }
@@ -40,7 +40,10 @@ const hasPowerCycled = (identity: Identity, { mode, bootId }: Machine): boolean 
 
 /** B7. What a peer saw in the map is newer than this directory. An older word of a peer that missed a start says nothing. */
 const isOutdatedBy = ({ confirmed, next }: Identity, seen: Incarnation): boolean =>
-  seen.count > next.count || [confirmed, next].some((own) => own.count === seen.count && own.value !== seen.value)
+  seen.count >= confirmed.count && ![confirmed, ...next].some((own) => sameIncarnation(own, seen))
+
+/** Starts that did not come to an end, of which any may still take in the map. */
+const nextMax = 16
 
 export interface BootPorts {
   readonly random: Random
@@ -166,7 +169,7 @@ export class Boot {
   #name(): void {
     const first: Incarnation = { count: 1, value: this.#ports.random.int(2 ** 32) }
     const { bootId } = this.#machine
-    this.#replicas.markStore({ identity: { directory: this.#newName(), confirmed: first, next: first, bootId, isBackup: false } })
+    this.#replicas.markStore({ identity: { directory: this.#newName(), confirmed: first, next: [], bootId, isBackup: false } })
   }
 
   /** B4. No place in the map yet. Replicas that are here all the same are another cluster's. */
@@ -180,13 +183,15 @@ export class Boot {
   }
 
   /** B5. Here first, durably, then in the map. */
-  #raise({ directory, isBackup }: Identity, { incarnation: from }: ServerRow): void {
+  #raise({ directory, isBackup, confirmed, next: earlier }: Identity, { incarnation: from }: ServerRow): void {
     this.#step = 'raising'
     this.#write = 'under-way'
     const next: Incarnation = { count: from.count + 1, value: this.#ports.random.int(2 ** 32) }
     const { bootId } = this.#machine
     const { ceiling } = this.#replicas.store // durable with the identity
-    this.#replicas.markStore({ identity: { directory, confirmed: from, next, bootId, isBackup } })
+    // What an earlier start asked for takes only from the incarnation that it found.
+    const late = sameIncarnation(confirmed, from) ? earlier.slice(1 - nextMax) : []
+    this.#replicas.markStore({ identity: { directory, confirmed: from, next: [...late, next], bootId, isBackup } })
     const id = this.#ports.nextId()
     this.#id = id
     this.#replicas.journal.afterAll(() => {
@@ -204,7 +209,8 @@ export class Boot {
     }
     this.#step = 'registered'
     const { identity } = this.#replicas.store
-    if (identity !== undefined) this.#replicas.markStore({ identity: { ...identity, confirmed: identity.next } })
+    const confirmed = identity?.next.at(-1)
+    if (identity !== undefined && confirmed !== undefined) this.#replicas.markStore({ identity: { ...identity, confirmed, next: [] } })
     this.#open()
   }
 

@@ -258,7 +258,7 @@ export class Host {
     this.#putsTold = this.#journal.puts
     const { ceiling } = this.#replicas.store
     // Only a durable one: a map that is ahead of the disk makes a learner of a good directory.
-    const request: MapRequest = { type: 'map-ceiling', id: this.#nextId(), server: this.#server, incarnation: identity.next, ceiling }
+    const request: MapRequest = { type: 'map-ceiling', id: this.#nextId(), server: this.#server, incarnation: identity.confirmed, ceiling }
     this.#journal.afterAll(() => this.#ports.askMap(request))
   }
 

@@ -52,6 +52,9 @@ export class Learner {
   #retryMono = -Infinity
   /** By server: a zone's new server begins anew. */
   readonly #sources = new Map<string, Source>()
+  /** Keys that a source could not read, with those sources: for such a key they are none. */
+  readonly #unread = new Map<string, Set<string>>()
+  #enoughMono: number | undefined
   #ceiling: Ballot = noBallot
   #purged: Ballot = noBallot
 
@@ -83,7 +86,7 @@ export class Learner {
     if (row === undefined) return
     if (this.#step === 'taking') return this.#take(row, now)
     for (const [zone, server] of row.servers.entries()) if (this.#mayGive(zone)) this.#request(server, zone, row, now)
-    this.#settle()
+    this.#settle(now)
   }
 
   /** The map's word on the epoch that was asked for. Only the own transaction counts: an older life may have voted in any other epoch. */
@@ -100,7 +103,7 @@ export class Learner {
     source.id = 0
     source.isFenced = true
     if (this.#step === 'fencing') return this.#fenced(now)
-    for (const handed of page.keys) this.#keep(handed)
+    for (const handed of page.keys) this.#keep(handed, from)
     this.#ceiling = maxBallot(this.#ceiling, page.ceiling)
     this.#purged = maxBallot(this.#purged, page.purged)
     source.after = page.keys.at(-1)?.key ?? source.after
@@ -156,18 +159,26 @@ export class Learner {
     this.tick(now)
   }
 
-  #keep({ key, entry }: HandedKey): void {
+  #keep({ key, entry }: HandedKey, from: string): void {
     if (entry === 'absent') return
     const stored = this.#replicas.stored(this.#shard, key)
     if (stored.type === 'damaged') return // stays so until an ACCEPT above the ceiling
-    if (entry === 'damaged' || isNewer(entry, stored)) this.#replicas.put(this.#shard, key, entry)
+    if (entry === 'damaged') this.#unread.set(key, (this.#unread.get(key) ?? new Set()).add(from))
+    else if (isNewer(entry, stored)) this.#replicas.put(this.#shard, key, entry)
   }
 
-  #settle(): void {
+  #settle(now: Instant): void {
     const { row, keepsOwn } = this.#marks
     if (this.#step !== 'copying' || row === undefined) return
-    const whole = [...this.#sources].filter(([server, { zone, isWhole }]) => isWhole && row.servers[zone] === server)
-    if (whole.length < this.#sourcesNeeded) return
+    const needed = this.#sourcesNeeded
+    const sources = [...this.#sources].filter(([server, { zone }]) => row.servers[zone] === server)
+    const whole = sources.filter(([, { isWhole }]) => isWhole)
+    if (whole.length < needed) return
+    const unknown = [...this.#unread].filter(([, servers]) => whole.filter(([server]) => !servers.has(server)).length < needed)
+    this.#enoughMono ??= now.mono
+    // One more zone may have read it; a zone that is away is not waited for.
+    if (unknown.length > 0 && whole.length < sources.length && now.mono - this.#enoughMono < this.#times.pollMs) return
+    for (const [key] of unknown) this.#replicas.put(this.#shard, key, 'damaged')
     this.#step = 'done'
     const purged = maxBallot(this.#purged, keepsOwn ? this.#marks.purged : noBallot)
     this.#replicas.raiseCeiling(this.#ceiling)

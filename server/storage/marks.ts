@@ -28,11 +28,12 @@ export interface ShardMarks {
   readonly keepsOwn: boolean
 }
 
-/** Which directory this is, and which life of it: the map must have one of the two incarnations (B1). */
+/** Which directory this is, and which life of it: the map must have one of these incarnations (B1). */
 export interface Identity {
   readonly directory: string
   readonly confirmed: Incarnation
-  readonly next: Incarnation
+  /** Asked for since then, the last one at the end: any of them may be the one that took, also late. */
+  readonly next: readonly Incarnation[]
   /** Of the machine, at the last start; undefined: it could not be read. */
   readonly bootId: string | undefined
   /** The mark of the backup tool: such a directory is an old one, whatever else it says. */
