@@ -1,6 +1,6 @@
 /** Histories made by hand: each rule with a history that keeps it and one that breaks it. */
 import { describe, expect, it } from 'vitest'
-import type { Millis } from '../../core/base/types.ts'
+import { epochMs, type Millis } from '../../core/base/types.ts'
 import type { ExpiryChange } from '../../core/kv/expiry.ts'
 import type { CallAnswer, HistoryOperation, HistoryVerb, Shown, Value } from './history.ts'
 import { check, checkAll, told, type Verdict } from './linearizable.ts'
@@ -32,6 +32,7 @@ const applied = (shown?: Shown): CallAnswer => (shown ? { type: 'applied', entry
 const reads = (shown?: Shown): CallAnswer => (shown ? { type: 'read', entry: shown, now: 0 } : { type: 'read', now: 0 })
 const unknown: CallAnswer = { type: 'unknown' }
 const never = Infinity
+const until = (at: number): ExpiryChange => ({ type: 'until', at: epochMs(at) })
 const ttl = (ttlMs: number): ExpiryChange => ({ type: 'set', ttlMs: ttlMs as Millis })
 
 const created = did('create', [0, 1], { value: 1 }, applied(entry(1)))
@@ -235,6 +236,20 @@ describe('expiry', () => {
     bad(short, did('set', [110, 111], { value: 2 }, applied(entry(2))))
   })
 
+  it('takes a death for a moment that passes: what comes after it is later', () => {
+    // 2 can only be made when 1 is dead, at 95 or later, and is then dead itself.
+    bad(
+      short,
+      did('create', [2, 200], { value: 2, expiry: until(50) }, applied(entry(2, { createdAt: 2, expiresAt: 50 }))),
+      got([3, 150], entry(2, { createdAt: 2, expiresAt: 50 })),
+    )
+  })
+
+  it('does not take a read as early as it can be when something has to come before its time', () => {
+    const made = entry(1, { expiresAt: 20 })
+    good(did('create', [0, 300], { value: 1, expiry: until(20) }, applied(made)), got([0, 300], made), got([50, 200]))
+  })
+
   it('is what the request asked for, counted from an instant within the call', () => {
     const life = (expiresAt: number, [called, returned]: readonly [number, number] = [50, 60]) =>
       did('create', [called, returned], { value: 1, expiry: ttl(100) }, applied(entry(1, { createdAt: 50, expiresAt })))
@@ -256,8 +271,8 @@ describe('expiry', () => {
     bad(short, change({ type: 'extend', ttlMs: 20 as Millis }, 30))
     good(short, change({ type: 'extend', ttlMs: 200 as Millis }, 210))
     bad(short, change({ type: 'never' }, 100))
-    good(short, change({ type: 'until', at: 70 as never }, 70))
-    bad(short, change({ type: 'until', at: 70 as never }, 71))
+    good(short, change(until(70), 70))
+    bad(short, change(until(70), 71))
   })
 
   it('of an unknown write is learned from whoever shows it', () => {

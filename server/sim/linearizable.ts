@@ -124,7 +124,7 @@ function nextNodes(node: Node, model: Model): readonly Node[] {
   let firstEnd = Infinity
   for (let index = node.first; index < items.length; index++) {
     const item = items[index] as Item
-    if (item.from > firstEnd) break
+    if (item.from > firstEnd) break // those after it begin later still, and end later
     if (isDone(node, index)) continue
     waiting.push(index)
     firstEnd = Math.min(firstEnd, item.to)
@@ -152,7 +152,6 @@ function nextNodes(node: Node, model: Model): readonly Node[] {
   waiting.sort((a, b) => (items[b] as Item).to - (items[a] as Item).to)
   for (const index of waiting) {
     const item = items[index] as Item
-    if (item.from > firstEnd) continue
     const at = timeOf(item, time, mayExpire)
     const next = model.follow(item, index, state, at)
     if (next === undefined) continue

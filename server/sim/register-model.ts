@@ -126,10 +126,7 @@ export function modelOf(operations: readonly HistoryOperation[], { boundMs, star
       if (verb === 'create' && before !== undefined) return undefined
       if (before === undefined && (verb === 'update' || ifVersion !== undefined)) return undefined
       if (ifVersion !== undefined && item.needs < 0 && !mayBe(before as State, ifVersion)) return undefined
-      if (item.effect === 'destroy') {
-        const isInVain = answer.type === 'unknown' && before === undefined
-        return isInVain ? undefined : { state: undefined }
-      }
+      if (item.effect === 'destroy') return { state: undefined }
       const state = written(item, index, before)
       return state && { state }
     },

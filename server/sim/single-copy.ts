@@ -91,7 +91,7 @@ export function singleCopy(knobs: SingleCopyKnobs): SingleCopyHistory {
         client,
         key: 'k',
         verb,
-        ...(isWrite ? { value: ++values, expiry: drawExpiry(verb) } : {}),
+        ...(isWrite ? { value: ++values, expiry: drawExpiry(verb, now) } : {}),
         ...(hasCondition ? { ifVersion: (known as Shown).version } : {}),
         request: { ...request, attempt: 1 },
         calledAt: now,
@@ -136,9 +136,10 @@ export function singleCopy(knobs: SingleCopyKnobs): SingleCopyHistory {
   for (let event = events.pop(); event !== undefined; event = events.pop()) event.run(event.at)
   return { calls: recorder.calls, mistakeAt }
 
-  function drawExpiry(verb: HistoryVerb): ExpiryChange {
+  function drawExpiry(verb: HistoryVerb, now: number): ExpiryChange {
     if (!random.chance(knobs.expiring)) return verb === 'create' || random.chance(0.3) ? { type: 'never' } : { type: 'keep' }
     const ttlMs = random.pick([20, 60, 200]) as Millis
+    if (random.chance(0.2)) return { type: 'until', at: epochMs(Math.floor(startsAt + now + ttlMs - 20)) }
     return verb === 'create' || random.chance(0.5) ? { type: 'set', ttlMs } : { type: 'extend', ttlMs }
   }
 
