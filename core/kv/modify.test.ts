@@ -94,6 +94,21 @@ test('a key that stays busy costs one store call a batch, because the last answe
   expect(store.counts()).toMatchObject({ get: 1, create: 1, update: 9 })
 })
 
+test('who is answered and comes again joins those who came meanwhile: one store call for all, again and again', async () => {
+  const turn = () => new Promise((resolve) => setImmediate(resolve))
+  const store = counting(intercept(memory(), (_, run) => turn().then(run)))
+  const kv = counts(store)
+  let begun = 0
+  const adding = async (turns: number): Promise<void> => {
+    for (let passed = 0; passed < turns; passed++) await turn()
+    // As a pattern's call: some promises lie between the answer and who waits for it.
+    while (begun++ < 1_000) await Promise.all([modify(kv, 'a', one).then(async (result) => [await result])])
+  }
+  await Promise.all(upTo(10).map(adding))
+  expect((await kv.get('a')).entry?.value.n).toBe(1_000)
+  expect(store.counts().update).toBeLessThanOrEqual(120)
+})
+
 test('the guess is forgotten after an idle turn', async () => {
   const store = counting(memory())
   const kv = counts(store)

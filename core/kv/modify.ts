@@ -231,7 +231,7 @@ class Lane {
     this.#gone = 0
   }
 
-  /** Serves until a turn passes in which nobody comes. What the store showed last is a guess that lives no longer than that. */
+  /** Serves until a turn passes in which nobody comes. What the store showed last is a guess that lives no longer than that. After a batch it waits a turn, so that who was answered and comes again joins who came meanwhile: half the store calls. */
   async #serve(): Promise<void> {
     let known: Known | undefined
     for (;;) {
@@ -247,6 +247,7 @@ class Lane {
         if (this.#waiting.length === 0) break
         continue
       }
+      if (known !== undefined) await this.#pause(0)
       try {
         known = await this.#round(known)
       } catch (error) {
@@ -261,9 +262,8 @@ class Lane {
   }
 
   /** One batch, from the known state to answers. Answers with the state to go on from, if there is one. */
-  async #round(guess: Known | undefined): Promise<Known | undefined> {
+  async #round(known: Known | undefined): Promise<Known | undefined> {
     const { kv } = this.#store
-    let known = guess
     this.#batch = []
     this.#refusals = 0
     for (;;) {
