@@ -54,6 +54,8 @@ describe('createFaults', () => {
   it('takes an expiry within the bound for the end, and that of an unknown write at any time', () => {
     expect(createFaults([create(1, [0, 1], 25), create(2, [20, 21])], options)).toEqual([])
     expect(createFaults([create(1, [0, 1], 26.1), create(2, [20, 21])], options)).toEqual([both])
+    const before = did('set', [-9, -8], { value: 4, answer: applied({ value: 4, version: 'v4', createdAt: -9, expiresAt: -7 }) })
+    expect(createFaults([before, create(1, [0, 1]), create(2, [20, 21])], options)).toEqual([both])
     const shortened = did('update', [2, Infinity], { value: 3, expiry: { type: 'set', ttlMs: 9 as Millis } })
     expect(createFaults([create(1, [0, 1]), shortened, create(2, [20, 21])], options)).toEqual([])
     expect(createFaults([create(1, [0, 1]), { ...shortened, expiry: neverExpires }, create(2, [20, 21])], options)).toContain(both)
