@@ -63,6 +63,7 @@ const waitingMaxDefault = 65_536
 export class Host {
   readonly #server: string
   readonly #zone: number
+  readonly #zones: number
   readonly #ports: HostPorts
   readonly #times: StorageTimes
   readonly #waitingMax: number
@@ -84,6 +85,7 @@ export class Host {
   constructor({ server, zone, zones, machine, ports, store, shards, now, times = storageTimes, promisesMax, waitingMax }: HostOptions) {
     this.#server = server
     this.#zone = zone
+    this.#zones = zones
     this.#ports = ports
     this.#times = times
     this.#waitingMax = waitingMax ?? waitingMaxDefault
@@ -176,6 +178,8 @@ export class Host {
   /** A row of the map, from wherever it comes. */
   learnRow(row: ShardRow): void {
     const { shard } = row
+    // Quorums of another number of zones may miss each other.
+    if (row.servers.length !== this.#zones) return this.#ports.alarm('a map of another number of zones', shard, '')
     if (!this.#boot.isOpen) {
       if (row.epoch > (this.#rows.get(shard)?.epoch ?? 0)) this.#rows.set(shard, row)
       return

@@ -1,0 +1,319 @@
+import { describe, expect, it } from 'vitest'
+import { movedTo, nextEpoch } from '../cluster/map.ts'
+import { ballot, record, Stand } from './testdata/stand.ts'
+
+/** Three zones, and a second server in zone 0. */
+function standWithSpare(zones = 3): Stand {
+  const stand = new Stand(zones)
+  stand.add('t0')
+  stand.run(100)
+  return stand
+}
+const move = (stand: Stand) => expect(stand.server('s0').host?.handOver(0, 't0', stand.instant('s0'))).toBe(true)
+const row = (stand: Stand) => stand.map.rows[0] as NonNullable<(typeof stand.map.rows)[0]>
+const isTail = ({ message }: Stand['sent'][number]) => message.type === 'part' && message.tail !== undefined
+
+describe('a planned move within a zone', () => {
+  it('takes everything over: entries, completions, `purged`, and then serves', () => {
+    const stand = standWithSpare()
+    const completion = {
+      session: 's',
+      sequence: 1,
+      verb: 'set',
+      outcome: 'applied',
+      version: '',
+      createdAt: 0,
+      expiresAt: 0,
+      at: 0,
+    } as const
+    const remembered = { ...record('five'), completions: { entries: [completion as never], marks: [] } }
+    stand.accept('s0', ballot(5), remembered)
+    for (const name of ['s0', 's1', 's2']) stand.accept(name, ballot(5), record(undefined), { key: 'dead' })
+    stand.run(1_200, true)
+    const purged = stand.marks('s0')?.purged
+    expect(purged?.ms).toBeGreaterThan(0)
+    move(stand)
+    stand.run(300)
+    expect(row(stand)).toEqual({ shard: 0, epoch: 2, servers: ['t0', 's1', 's2'], since: [2, 1, 1] })
+    expect(stand.state('t0')).toBe('serving')
+    expect(stand.entry('t0', 'k')).toEqual({ ballot: ballot(5), record: remembered })
+    expect(stand.marks('t0')?.purged).toEqual(purged)
+    expect(stand.accept('t0', ballot(4), record('late'), { key: 'dead' })).toMatchObject({ type: 'rejected', reason: 'lasting' })
+  })
+
+  it('leaves nothing at the giver, which tells stale proxies who has it now, also after a restart without the map', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    move(stand)
+    stand.run(300)
+    expect(stand.state('s0')).toBe('handed')
+    expect(stand.entry('s0', 'k')).toBeUndefined()
+    expect(stand.read('s0', { epoch: 1 })).toMatchObject({ type: 'rejected', reason: 'epoch', row: row(stand) })
+    stand.mapIsAway = true
+    stand.restart('s0')
+    stand.run(300)
+    expect(stand.read('s0', { epoch: 1 })).toMatchObject({ type: 'rejected', reason: 'epoch', row: row(stand) })
+    expect(stand.shows('s0')).toBe('closed')
+  })
+
+  it('goes on answering while it copies; what it accepts meanwhile is sent after', () => {
+    const stand = standWithSpare()
+    for (const key of ['a', 'b']) stand.accept('s0', ballot(5), record('old'), { key })
+    stand.holds = ({ message }) => message.type === 'stored'
+    move(stand)
+    stand.run(50)
+    expect(stand.accept('s0', ballot(9), record('new'), { key: 'a' })?.type).toBe('accepted')
+    expect(stand.accept('s0', ballot(9), record('first'), { key: 'c' })?.type).toBe('accepted')
+    stand.release()
+    stand.run(300)
+    expect(['a', 'b', 'c'].map((key) => stand.shows('t0', { key }))).toEqual(['new', 'old', 'first'])
+  })
+
+  it('B removes leftovers first, so that it has what A has and nothing else (V5)', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'), { key: 'left' })
+    move(stand)
+    stand.run(300)
+    stand.server('t0').host?.handOver(0, 's0', stand.instant('t0'))
+    stand.run(300)
+    expect(stand.state('s0')).toBe('serving')
+    expect(stand.state('t0')).toBe('handed')
+    // An entry that a fault left at t0; s0 has a later one under another key.
+    expect(stand.server('t0').disk.read(0, 'left')).toBeUndefined()
+    const { epoch } = row(stand)
+    stand.crash('t0')
+    stand.server('t0').disk.begin({
+      cleared: new Set(),
+      shards: new Map(),
+      store: undefined,
+      entries: new Map([['0/left', { shard: 0, key: 'left', entry: { ballot: ballot(3), record: record('leftover') } }]]),
+    })
+    stand.server('t0').disk.finish()
+    stand.start('t0')
+    stand.run(100)
+    expect(row(stand).epoch).toBe(epoch)
+    stand.server('s0').host?.handOver(0, 't0', stand.instant('s0'))
+    stand.run(300)
+    expect(stand.state('t0')).toBe('serving')
+    expect(stand.shows('t0', { key: 'left' })).toBe('five')
+    expect(stand.entry('t0', 'left')?.ballot).toEqual(ballot(5))
+  })
+
+  it('B takes no message of a proxy before the map names it: interleaving 8', () => {
+    const stand = standWithSpare()
+    stand.prepare('s0', ballot(9)) // A refuses what is below
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    expect(stand.state('t0')).toBe('receiving')
+    for (const epoch of [1, 2]) {
+      expect(stand.accept('t0', ballot(5), record('refused by A'), { epoch })).toMatchObject({ type: 'rejected', reason: 'closed' })
+      expect(stand.prepare('t0', ballot(50), { epoch })).toMatchObject({ type: 'rejected', reason: 'closed' })
+      expect(stand.read('t0', { epoch })).toMatchObject({ type: 'rejected', reason: 'closed' })
+    }
+    stand.release()
+    stand.run(300)
+    expect(stand.state('t0')).toBe('serving')
+    expect(stand.shows('t0')).toBe('no key')
+  })
+
+  it('B begins with A’s ceiling as its floor: interleaving 7 (V11)', () => {
+    const stand = standWithSpare()
+    // b5 is at D alone. b6 is promised by A and C; its ACCEPT is on its way to C.
+    stand.accept('s1', ballot(5), record('five'))
+    expect(stand.prepare('s0', ballot(6))?.type).toBe('promised')
+    expect(stand.prepare('s2', ballot(6))?.type).toBe('promised')
+    move(stand)
+    stand.run(300)
+    expect(stand.state('t0')).toBe('serving')
+    // A read writes b5 back, in the new epoch. A would have refused it for its promise.
+    expect(stand.accept('t0', ballot(5), record('five'))).toMatchObject({ type: 'rejected', reason: 'lasting' })
+    expect(stand.prepare('t0', ballot(6))).toMatchObject({ type: 'rejected', reason: 'ballot' })
+  })
+
+  it('B’s floor outlives its restart right after the switch', () => {
+    const stand = standWithSpare()
+    stand.prepare('s0', ballot(40_000))
+    stand.holds = ({ message, to }) => to === 't0' && message.type === 'rejected'
+    move(stand)
+    stand.run(100)
+    stand.restart('t0')
+    stand.run(300)
+    expect(stand.state('t0')).toBe('serving')
+    expect(stand.accept('t0', ballot(40_000), record('late'))).toMatchObject({ type: 'rejected', reason: 'lasting' })
+  })
+
+  it('B’s ceiling and tail are durable before the map names it', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    expect(stand.state('s0')).toBe('frozen')
+    stand.slow.add('t0')
+    stand.release()
+    stand.run(30)
+    expect(row(stand).epoch).toBe(1)
+    stand.slow.clear()
+    stand.run(30)
+    expect(stand.server('t0').disk.store.ceiling.ms).toBeGreaterThanOrEqual(stand.server('s0').disk.store.ceiling.ms)
+    stand.run(200)
+    expect(row(stand).servers[0]).toBe('t0')
+  })
+
+  it('the tail leaves after the last group commit: what was accepted before the freeze is in it (V8)', () => {
+    const stand = standWithSpare()
+    stand.holds = ({ message }) => message.type === 'stored'
+    move(stand)
+    stand.run(40)
+    stand.slow.add('s0')
+    expect(stand.accept('s0', ballot(9), record('nine'))).toBeUndefined() // written, not synced
+    const id = stand.sent.length
+    stand.release() // the walk is over: it freezes
+    stand.run(20)
+    expect(stand.sent.slice(id).filter(isTail)).toEqual([])
+    stand.slow.clear()
+    stand.run(300)
+    const accepted = stand.sent.some(({ message, to }) => to === 'p' && message.type === 'accepted')
+    expect(accepted).toBe(true)
+    expect(stand.shows('t0')).toBe('nine')
+  })
+
+  it('a frozen replica answers none of the three, and only the map ends the freeze', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    expect(stand.state('s0')).toBe('frozen')
+    expect([stand.read('s0'), stand.prepare('s0', ballot(70)), stand.accept('s0', ballot(70), record('x'))]).toMatchObject([
+      { reason: 'closed' },
+      { reason: 'closed' },
+      { reason: 'closed' },
+    ])
+    stand.mapIsAway = true
+    stand.run(1_000)
+    stand.restart('s0')
+    stand.run(1_000)
+    expect(stand.state('s0')).toBe('frozen')
+    expect(stand.shows('s0')).toBe('closed')
+  })
+
+  it('resumes in the next epoch when B does not take the tail (aborted handover)', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    stand.run(400)
+    expect(row(stand)).toMatchObject({ epoch: 2, servers: ['s0', 's1', 's2'] })
+    expect(stand.shows('s0')).toBe('five')
+    stand.release() // the tail comes to a B that waits in vain
+    stand.run(200)
+    expect(stand.shows('t0')).toBe('closed')
+    expect(row(stand).servers[0]).toBe('s0')
+    move(stand)
+    stand.run(300)
+    expect(stand.shows('t0')).toBe('five')
+  })
+
+  it('a giver that ended while frozen asks the map, and goes on where it was named', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    stand.restart('s0')
+    stand.holds = () => false
+    stand.run(300)
+    expect(row(stand)).toMatchObject({ epoch: 2, servers: ['s0', 's1', 's2'] })
+    expect(stand.shows('s0')).toBe('five')
+  })
+
+  it('a giver that ended after the map named B does not serve, whatever its disk says', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    stand.crash('s0')
+    stand.release()
+    stand.map.step({ type: 'map-swap', id: 1, row: movedTo(row(stand), 0, 't0') }) // its word came to the map; its answer was lost
+    stand.start('s0')
+    stand.run(300)
+    expect(stand.state('s0')).toBe('handed')
+    expect(stand.state('t0')).toBe('serving')
+  })
+
+  it('B begins as a learner when A is lost before the tail is complete', () => {
+    const stand = standWithSpare()
+    for (const name of ['s0', 's2']) stand.accept(name, ballot(5), record('five'))
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    expect(stand.state('t0')).toBe('receiving')
+    stand.lose('s0')
+    stand.map.step({ type: 'map-swap', id: 1, row: movedTo(row(stand), 0, 't0') })
+    stand.run(400)
+    expect(stand.shows('t0')).toBe('five') // from the others: by then in an epoch of its own
+    expect(row(stand).epoch).toBe(3)
+  })
+
+  it('a B that ended in between begins anew', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = ({ message }) => message.type === 'stored'
+    move(stand)
+    stand.run(40)
+    stand.restart('t0')
+    stand.holds = () => false
+    stand.held = []
+    stand.run(600)
+    expect(stand.shows('t0')).toBe('five')
+    expect(row(stand)).toMatchObject({ epoch: 2, servers: ['t0', 's1', 's2'] })
+  })
+
+  it('stops when the shard got another epoch meanwhile: B waits for the one after the offer (V7)', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = ({ message }) => message.type === 'stored'
+    move(stand)
+    stand.run(40)
+    stand.map.step({ type: 'map-swap', id: 1, row: nextEpoch(row(stand)) }) // a learner of another zone
+    stand.read('s0', { epoch: 2 }) // s0 hears of it from a proxy
+    stand.release()
+    stand.run(300)
+    expect(stand.state('s0')).toBe('serving')
+    expect(stand.shows('s0')).toBe('five')
+    expect(row(stand)).toEqual({ shard: 0, epoch: 2, servers: ['s0', 's1', 's2'] })
+  })
+
+  it('an offer of the same epoch that comes late does not empty a B that has all of it', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    move(stand)
+    stand.mapIsAway = true
+    stand.run(60)
+    expect(stand.state('t0')).toBe('received')
+    stand.post({ from: 's0', to: 't0', message: { type: 'offer', id: 99, shard: 0, row: row(stand) } })
+    stand.settle()
+    expect(stand.state('t0')).toBe('received')
+    expect(stand.entry('t0', 'k')?.ballot).toEqual(ballot(5))
+  })
+
+  it('A and B are one zone: a proxy counts answers by zone', () => {
+    const stand = standWithSpare()
+    move(stand)
+    stand.run(300)
+    expect(stand.read('t0')?.zone).toBe(0)
+    expect(stand.read('s0', { epoch: 1 })?.zone).toBe(0)
+  })
+
+  it('a server that does not serve a shard gives nothing away', () => {
+    const stand = standWithSpare()
+    expect(stand.server('t0').host?.handOver(0, 's0', stand.instant('t0'))).toBe(false)
+    expect(stand.server('s0').host?.handOver(0, 's0', stand.instant('s0'))).toBe(false)
+    move(stand)
+    expect(stand.server('s0').host?.handOver(0, 't0', stand.instant('s0'))).toBe(false)
+  })
+})
