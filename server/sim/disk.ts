@@ -100,6 +100,10 @@ export class Disk {
     return true
   }
 
+  get isDamaged(): boolean {
+    return [...this.#content.entries.values()].includes('damaged')
+  }
+
   /** A disk as it was before, put back. */
   restore({ content }: { readonly content: Content }): void {
     this.#content = copyOf(content)

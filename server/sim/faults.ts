@@ -14,6 +14,10 @@ export const faultKinds = [
   'cut-zone',
   'stall-proxy',
   'power-loss',
+  'lost-directory',
+  'handover',
+  'damage',
+  'map-away',
   'loss',
   'duplication',
   'late',
@@ -52,6 +56,7 @@ export class Nemesis {
   /** All processes up, all links whole, all disks quick. */
   heal(): void {
     this.#site.network.heal()
+    this.#site.mapIsAway = false
     this.#site.syncMs = [0.1, 1]
     for (const process of [...this.#site.servers, ...this.#site.proxies]) {
       process.resume()
@@ -114,10 +119,50 @@ const acts = {
     return true
   },
   'power-loss': (world, site, lengthMs) => {
-    for (const server of site.servers) crashServer(world, site, lengthMs, server)
+    for (const server of site.servers) {
+      server.bootId++
+      crashServer(world, site, lengthMs, server)
+    }
+    return true
+  },
+  'lost-directory': (world, site, lengthMs) => {
+    const server = world.random.pick(site.servers)
+    if (!mayLose(site, server)) return false
+    server.loseDirectory()
+    world.after(lengthMs, () => server.isUp || server.start())
+    return true
+  },
+  handover: (world, site) => {
+    const row = world.random.pick(site.rows)
+    const giver = site.servers.find(({ name }) => name === row.servers[world.random.int(row.servers.length)])
+    const takers = site.servers.filter((one) => one.zone === giver?.zone && one !== giver && one.isUp)
+    if (giver === undefined || !giver.isUp || takers.length === 0) return false
+    giver.handOver(world.random.pick(takers).name)
+    return true
+  },
+  damage: (world, site) => {
+    const server = world.random.pick(site.servers)
+    return mayLose(site, server) && server.disk.damage(0, world.random.pick(site.keys))
+  },
+  'map-away': (world, site, lengthMs) => {
+    site.mapIsAway = true
+    world.after(lengthMs, () => void (site.mapIsAway = false))
     return true
   },
 } satisfies Partial<Record<FaultKind, Act>>
+
+/**
+ * The promise is that nothing is lost while fewer than a quorum of zones lost what they had. So what one server holds may go only while
+ * all the others of its shard have what is theirs.
+ */
+function mayLose(site: Site, server: Site['servers'][number]): boolean {
+  if (site.knobs.zones === 1) return false
+  return site.rows.every(({ shard, servers }) =>
+    site.servers
+      .filter((one) => one !== server && servers.includes(one.name))
+      .every(({ disk }) => disk.shards.some((marks) => marks.shard === shard && marks.state === 'serving') && !disk.isDamaged),
+  )
+}
 
 function crashServer(world: World, site: Site, lengthMs: number, server: Site['servers'][number]): boolean {
   if (!server.isUp) return false

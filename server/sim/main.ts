@@ -9,10 +9,14 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { faultKinds, type FaultKind } from './faults.ts'
+import { operationsOf } from './history.ts'
+import { checkAll } from './linearizable.ts'
 import { mutants, type Mutant } from './mutants.ts'
+import { peers } from './peers/play.ts'
 import type { ScenarioOptions } from './scenario.ts'
 import { sometimesNames } from './sometimes.ts'
 import type { Trial } from './trial.ts'
+import { wallStart } from './world.ts'
 
 const help = `npm run sim -- [options]
   --seed N         the first seed; default: drawn from the clock
@@ -22,6 +26,7 @@ const help = `npm run sim -- [options]
   --faults a,b     only these: ${faultKinds.join(' ')}
   --mutants        hunts each mutant, with --histories as the bound for each (default 3,000)
   --mutant NAME    hunts this one
+  --peer NAME      plays a model of another protocol instead, without faults: ${Object.keys(peers).join(', ')}
   --replay N       plays one seed, twice, and prints what it found
   --json FILE      writes the report there`
 
@@ -35,6 +40,7 @@ const { values } = parseArgs({
     mutants: { type: 'boolean', default: false },
     mutant: { type: 'string' },
     replay: { type: 'string' },
+    peer: { type: 'string' },
     json: { type: 'string' },
     help: { type: 'boolean', default: false },
     /** Set by tools/sim.mjs: where the bundles are, and the seeds that once failed. */
@@ -45,6 +51,7 @@ const { values } = parseArgs({
 
 /** Histories that a worker plays between two reports. */
 const chunk = 20
+const peerHistoriesMax = 1_000
 const progressMs = 5_000
 
 interface Totals {
@@ -153,6 +160,7 @@ async function main(): Promise<number> {
   const isHunt = values.mutants || values.mutant !== undefined
   const histories = numberOf(values.histories, 'histories', 1) ?? (minutes === undefined || isHunt ? 3_000 : Infinity)
   if (replay !== undefined) return await playAgain(replay, options)
+  if (values.peer !== undefined) return playThePeer(values.peer, seed, Math.min(histories, peerHistoriesMax), options.zones ?? 3)
 
   const startedAt = Date.now()
   const totals = newTotals()
@@ -224,6 +232,25 @@ async function playAgain(seed: number, options: ScenarioOptions): Promise<number
   console.log(JSON.stringify({ ...first, violations: first.violations.length }, undefined, 2))
   if (first.logHash !== second.logHash) console.log(`NOT DETERMINISTIC: ${first.logHash}, then ${second.logHash}`)
   return first.violations.length > 0 || first.logHash !== second.logHash ? 1 : 0
+}
+
+/** A model of another protocol, in the same network and before the same checker. It has to be found wrong: else the checker is blind. */
+function playThePeer(name: string, seed: number, histories: number, zones: number): number {
+  const played = peers[name as keyof typeof peers]
+  if (played === undefined) stop(`there is no model of '${name}'`)
+  let wrong = 0
+  let operations = 0
+  let undecided = 0
+  for (let at = seed; at < seed + histories; at++) {
+    const history = operationsOf(played(at, zones))
+    operations += history.length
+    const verdicts = [...checkAll(history, { boundMs: 0, startsAt: wallStart }).values()]
+    if (verdicts.some(({ type }) => type === 'violation')) wrong++
+    undecided += verdicts.filter(({ type }) => type === 'undecided').length
+  }
+  console.log(`a model of ${name}, ${zones} zones, no fault, seed ${seed}: ${wrong} of ${histories} histories are not linearizable`)
+  console.log(JSON.stringify({ peer: name, seed, zones, histories, operations, violations: wrong, undecided }, undefined, 2))
+  return wrong > 0 ? 0 : 1
 }
 
 /** Seeds that once failed, each with a sentence. */

@@ -45,9 +45,12 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
   const isQuiet = draw.chance(0.1)
   const faults = options.faults ?? (isQuiet ? [] : faultKinds.filter(() => draw.chance(0.4)))
   const kinds = new Set(faults)
+  const keys = ['a', 'b', 'c'].slice(0, draw.pick([1, 1, 2, 3]))
   const world = new World(seed)
   const site = new Site(world, {
     zones,
+    keys,
+    hasSpares: kinds.has('handover'),
     proxies: draw.pick([1, 2, 3, 3]),
     network: {
       delayMs: [0.2, draw.pick([0.5, 2, 2, 10])],
@@ -61,7 +64,6 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
     rules: scaledRules,
     skewMs: kinds.has('skew') ? draw.pick([5, scaledBoundMs / 2]) : 0,
   })
-  const keys = ['a', 'b', 'c'].slice(0, draw.pick([1, 1, 2, 3]))
   const recorder = new Recorder()
   const workload = new Workload(world, site, workloadKnobs(draw, keys), recorder)
   const nemesis = new Nemesis(world, site, {

@@ -33,6 +33,8 @@ const pingMs = 100
 
 export interface SiteKnobs {
   readonly zones: number
+  /** What clients ask for. */
+  readonly keys: readonly string[]
   /** A second storage server in each zone, to move to. */
   readonly hasSpares?: boolean
   readonly mode?: DurabilityMode
@@ -93,6 +95,10 @@ export class Site {
     to.push(process)
     this.processes.set(process.name, process)
     process.start()
+  }
+
+  get keys(): readonly string[] {
+    return this.knobs.keys
   }
 
   /** As a proxy finds them at its start. */

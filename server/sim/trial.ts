@@ -4,6 +4,7 @@
  */
 import { byKey, operationsOf } from './history.ts'
 import { check, told } from './linearizable.ts'
+import { createFaults } from './oracles.ts'
 import { play, scaledBoundMs, type Played, type ScenarioOptions } from './scenario.ts'
 import { wallStart } from './world.ts'
 
@@ -24,8 +25,10 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
   const operations = operationsOf(played.calls)
   const violations = [...played.problems]
   let undecided = 0
+  const time = { boundMs: scaledBoundMs, startsAt: wallStart }
   for (const [key, ofKey] of byKey(operations)) {
-    const verdict = check(ofKey, { boundMs: scaledBoundMs, startsAt: wallStart })
+    violations.push(...createFaults(ofKey, time))
+    const verdict = check(ofKey, time)
     if (verdict.type === 'undecided') undecided++
     if (verdict.type === 'violation')
       violations.push(`key ${key}, ${played.zones} zones, faults ${played.faults.join(' ')}\n${told(verdict)}`)
