@@ -32,6 +32,20 @@ describe('what a directory is, by what the map says of it (B2)', () => {
     ['same', 'another boot, where each write is synced', {}, {}, { mode: 'fsync', bootId: 'c' } as const],
     ['power-cycle', 'another boot, in os mode', {}, {}, { mode: 'os', bootId: 'c' } as const],
     ['power-cycle', 'a boot that cannot be read, in os mode', {}, {}, { mode: 'os', bootId: undefined } as const],
+    [
+      'power-cycle',
+      'a later incarnation after another boot, in os mode',
+      { incarnation: { count: 5, value: 50 } },
+      {},
+      { mode: 'os', bootId: 'c' } as const,
+    ],
+    [
+      'behind',
+      'a higher ceiling in the same boot, in os mode',
+      { ceiling: { ...ceiling, ms: 60 } },
+      {},
+      { mode: 'os', bootId: 'b' } as const,
+    ],
     ['same', 'the same boot, in os mode', {}, {}, { mode: 'os', bootId: 'b' } as const],
   ])('%s: the map has %s', (standing, _, row, own, on) => {
     expect(standingOf({ ...identity, ...own }, ceiling, inMap(row), on)).toBe(standing)

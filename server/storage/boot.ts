@@ -29,9 +29,10 @@ export interface Machine {
 export function standingOf(identity: Identity, ceiling: Ballot, row: ServerRow | undefined, machine: Machine): Standing {
   if (identity.isBackup) return 'backup'
   if (row === undefined || row.directory !== identity.directory) return 'foreign'
+  // Before the next check: the power may have taken the last word of this directory itself, and what is left is still its own.
+  if (hasPowerCycled(identity, machine)) return 'power-cycle'
   const isKnown = [identity.confirmed, ...identity.next].some((own) => sameIncarnation(own, row.incarnation))
-  if (!isKnown || isBelow(ceiling, row.ceiling)) return 'behind'
-  return hasPowerCycled(identity, machine) ? 'power-cycle' : 'same'
+  return !isKnown || isBelow(ceiling, row.ceiling) ? 'behind' : 'same'
 }
 
 /** B6. In `os` mode what was acknowledged may be gone after a power cycle, and whoever cannot tell takes it that there was one. */
