@@ -50,7 +50,7 @@ export interface CounterOptions<N extends number | bigint = number> extends Comm
 
 /**
  * A request by its number in a session. A record keeps of a session only what is not done, so a key takes any number of them a second.
- * For a log that is read in order: its partition, an entry's offset, and the offset that was committed. For a process: `requestSession`.
+ * For a log that is read in order: its partition, an entry's number, and the first that is not committed. For a process: `requestSession`.
  */
 export interface SessionRequest {
   /** 1 to 64 printable ASCII characters; new for each start of who counts, unless its numbers go on. */
@@ -176,7 +176,10 @@ export interface Windowed {
 }
 
 export interface ShardedOptions extends Common, Memory {
-  /** Records that share the load of one key, 1 to 256. May be raised later, not lowered: what lies in the others would be lost from the sum. */
+  /**
+   * Records that share the load of one key, 1 to 256. May be raised later, not lowered: what lies in the others would be lost from the sum.
+   * Raise it when no request is repeated: one that then falls to another shard would count twice.
+   */
   readonly shards: number
   /** In [0, 1): which shard this process begins with. Default: Math.random. */
   readonly random?: (() => number) | undefined
