@@ -206,6 +206,28 @@ describe('a repeated request', () => {
     expect(await seats.add('a', 1, { requestId: 'order-7' })).toMatchObject({ ok: true, repeated: false })
   })
 
+  test('that was refused while an earlier sending is on its way may still count by that one: once, and within the bounds (C1)', async () => {
+    const { kv, clock, process } = world()
+    const [arrived, released] = [gate(), gate()]
+    const on = async (call: StoreCall): Promise<Verdict> => {
+      if (call.verb !== 'update') return 'pass'
+      arrived.open()
+      await released.passed
+      return 'pass'
+    }
+    const slow = counter({ kv: faulty(kv, { on }), name: 'seats', max: 1, modify: process() })
+    const quick = counter({ kv, name: 'seats', max: 1, modify: process() })
+    await quick.add('a', 1)
+    // Somebody gives a seat back in the very write that takes it again.
+    const both = [slow.add('a', -1), slow.add('a', 1, { requestId: 'order-7' })]
+    await arrived.passed
+    expect(await quick.add('a', 1, { requestId: 'order-7' })).toMatchObject({ ok: false, refusal: 'bound', value: 1 })
+    released.open()
+    expect(await ended(clock, Promise.all(both))).toMatchObject([{ value: 0 }, { value: 1, repeated: false }])
+    expect(await quick.add('a', 1, { requestId: 'order-7' })).toMatchObject({ ok: true, value: 1, repeated: true })
+    expect(await quick.get('a')).toMatchObject({ value: 1 })
+  })
+
   test.each(['', 'x'.repeat(129), 'ä'.repeat(65), '\ud800', 7])('refuses %j as a request id', async (requestId) => {
     await expect(counter({ kv: memory(), name: 'n' }).add('a', 1, { requestId: requestId as string })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
