@@ -120,6 +120,14 @@ export type ServerMessage = CopyRequest | CopyPage | Offer | Ready | Part | Stor
 /** Proxy -> storage server, every second: the time as the proxy has it by the median of the servers (R15). */
 export interface Ping {
   readonly type: 'ping'
+  readonly id: number
+  readonly clock: EpochMs
+}
+/** Storage server -> proxy: its own clock, to measure the proxy's by. */
+export interface Pong {
+  readonly type: 'pong'
+  readonly id: number
+  readonly zone: number
   readonly clock: EpochMs
 }
 /** Storage server -> proxy: write this key as it is, so that all zones hold one ballot of it. */

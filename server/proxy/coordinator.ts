@@ -7,34 +7,35 @@ import { Heap } from '../../core/base/collections.ts'
 import type { Random } from '../../core/base/random.ts'
 import { completionRules, type CompletionRules } from '../../core/record/operation.ts'
 import type { ReplicaAnswer, ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
+import type { Ping, Pong } from '../../core/wire/server-message.ts'
 import { Ballots } from '../register/ballot.ts'
 import { Proposer } from '../register/proposer.ts'
 import { Reader, type ReaderPorts } from '../register/reader.ts'
 import type { Answer, Instant, Work } from '../register/work.ts'
+import { ProxyClock } from './clock.ts'
+import { RoundTrips } from './round-trips.ts'
 
 export interface CoordinatorPorts {
   readonly random: Random
   readonly proposerId: number
   /** The shard of a key. */
   shardOf(key: string): number
-  send(to: string, message: ReplicaRequest): void
+  send(to: string, message: ReplicaRequest | Ping): void
   /** `wake` is to be called at this monotonic instant, or sooner. */
   wakeAt(mono: number): void
   answer(work: Work, answer: Answer): void
-  clockIsTrusted(now: Instant): boolean
   /** Asks the map's source for a shard's row; `learnRow` follows. */
   wantRow(shard: number): void
-  /** What a zone's clock said, and when it was asked: the measure of the own clock. */
-  heardClock(answer: ReplicaAnswer, now: Instant): void
-  /** How long a read waits for its quorum before it asks the other zones: the 95th percentile of late. */
-  hedgeMs(): number
-  /** The zone that answers soonest. */
-  nearest(row: ShardRow): number
 }
 
 export interface CoordinatorOptions {
   readonly ports: CoordinatorPorts
+  /** 1, 3 or 5. */
+  readonly zones: number
+  /** As a copy of the map has them. */
   readonly rows: readonly ShardRow[]
+  /** The greatest difference of two clocks that is tolerated, in milliseconds. Default 500. */
+  readonly clockBoundMs?: number
   readonly rules?: CompletionRules
   /** Default 16,384: at 2 KiB each, 32 MiB. */
   readonly waitingMax?: number
@@ -49,7 +50,11 @@ interface KeyRounds {
 }
 
 export class Coordinator {
-  readonly #options: Required<CoordinatorOptions>
+  readonly #ports: CoordinatorPorts
+  readonly #rules: CompletionRules
+  readonly #waitingMax: number
+  readonly #clock: ProxyClock
+  readonly #roundTrips = new RoundTrips()
   readonly #rows = new Map<number, ShardRow>()
   readonly #ballots: Ballots
   readonly #keys = new Map<string, KeyRounds>()
@@ -58,8 +63,11 @@ export class Coordinator {
   #lastId = 0
   #waiting = 0
 
-  constructor({ ports, rows, rules = completionRules, waitingMax = waitingMaxDefault }: CoordinatorOptions) {
-    this.#options = { ports, rows, rules, waitingMax }
+  constructor({ ports, zones, rows, clockBoundMs, rules = completionRules, waitingMax = waitingMaxDefault }: CoordinatorOptions) {
+    this.#ports = ports
+    this.#rules = rules
+    this.#waitingMax = waitingMax
+    this.#clock = new ProxyClock({ zones, ...(clockBoundMs === undefined ? {} : { boundMs: clockBoundMs }) })
     this.#ballots = new Ballots(ports.proposerId)
     for (const row of rows) this.#rows.set(row.shard, row)
   }
@@ -79,8 +87,13 @@ export class Coordinator {
     this.#admit(key, work, now)?.proposer.add(work, now)
   }
 
-  receive(answer: ReplicaAnswer, now: Instant): void {
-    this.#options.ports.heardClock(answer, now)
+  receive(from: string, answer: ReplicaAnswer | Pong, now: Instant): void {
+    const askedMono = this.#roundTrips.sentAt(answer.id)
+    if (askedMono !== undefined) {
+      this.#clock.hear(answer.zone, answer.clock, askedMono, now)
+      this.#roundTrips.heard(from, now.mono - askedMono, answer.type === 'shown')
+    }
+    if (answer.type === 'pong') return
     const rounds = this.#keys.get(answer.key)
     if (rounds === undefined) return
     rounds.proposer.receive(answer, now)
@@ -93,11 +106,19 @@ export class Coordinator {
     if (row.epoch <= (this.#rows.get(row.shard)?.epoch ?? 0)) return false
     this.#rows.set(row.shard, row)
     for (const [key, rounds] of this.#keys) if (rounds.shard === row.shard) this.#wakes.push({ mono: now.mono, key })
-    this.#options.ports.wakeAt(now.mono)
+    this.#ports.wakeAt(now.mono)
     return true
   }
 
+  /** Every second, and at the start: asks all servers for their clocks, and tells them the time by the median of what was heard. */
+  ping(now: Instant): void {
+    const servers = new Set([...this.#rows.values()].flatMap((row) => row.servers))
+    const id = this.#nextId(now)
+    for (const server of servers) this.#ports.send(server, { type: 'ping', id, clock: this.#clock.storeTime(now) })
+  }
+
   wake(now: Instant): void {
+    this.#clock.turn(now)
     const wakes = this.#wakes
     while (wakes.first !== undefined && wakes.first.mono <= now.mono) {
       const key = wakes.pop()?.key as string
@@ -107,13 +128,18 @@ export class Coordinator {
       rounds.reader.wake(now)
       this.#forgetIdle(key, rounds)
     }
-    if (wakes.first !== undefined) this.#options.ports.wakeAt(wakes.first.mono)
+    if (wakes.first !== undefined) this.#ports.wakeAt(wakes.first.mono)
+  }
+
+  #nextId(now: Instant): number {
+    this.#roundTrips.sent(++this.#lastId, now.mono)
+    return this.#lastId
   }
 
   #admit(key: string, work: Work, now: Instant): KeyRounds | undefined {
-    const { ports, waitingMax } = this.#options
+    const ports = this.#ports
     const shard = ports.shardOf(key)
-    const why = this.#waiting >= waitingMax ? 'overload' : this.#rows.has(shard) ? undefined : 'no-quorum'
+    const why = this.#waiting >= this.#waitingMax ? 'overload' : this.#rows.has(shard) ? undefined : 'no-quorum'
     if (why !== undefined) {
       if (why === 'no-quorum') ports.wantRow(shard)
       ports.answer(work, { type: 'no-effect', why, now: now.wall })
@@ -124,15 +150,15 @@ export class Coordinator {
   }
 
   #open(key: string, shard: number): KeyRounds {
-    const { ports, rules } = this.#options
+    const ports = this.#ports
     const own: ReaderPorts = {
       ballots: this.#ballots,
       random: ports.random,
-      rules,
+      rules: this.#rules,
       row: () => this.#rows.get(shard) as ShardRow,
       learnRow: (row, now) => this.learnRow(row, now),
-      nearest: (row) => ports.nearest(row),
-      nextId: () => ++this.#lastId,
+      nearest: (row) => this.#roundTrips.nearest(row.servers),
+      nextId: (now) => this.#nextId(now),
       send: (zone, row, message) => ports.send(row.servers[zone] as string, message),
       wakeAt: (mono) => {
         this.#wakes.push({ mono, key })
@@ -142,8 +168,8 @@ export class Coordinator {
         this.#waiting--
         ports.answer(work, answer)
       },
-      clockIsTrusted: (now) => ports.clockIsTrusted(now),
-      hedgeMs: () => ports.hedgeMs(),
+      clockIsTrusted: (now) => this.#clock.isTrusted(now),
+      hedgeMs: () => this.#roundTrips.hedgeMs,
     }
     const proposer = new Proposer(key, own)
     const rounds: KeyRounds = { shard, proposer, reader: new Reader(key, own, (work, now) => proposer.add(work, now)) }

@@ -144,7 +144,7 @@ export class Proposer {
   #round(ballot: Ballot, now: Instant): Round {
     const endsMono = now.mono + phaseMsMax
     this.#ports.wakeAt(endsMono)
-    return { ballot, row: this.#ports.row(), id: this.#ports.nextId(), endsMono, refused: new Set() }
+    return { ballot, row: this.#ports.row(), id: this.#ports.nextId(now), endsMono, refused: new Set() }
   }
 
   /** A quorum promised: nothing that is not shown here can have been chosen below our ballot, or ever will be. */

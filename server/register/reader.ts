@@ -104,7 +104,7 @@ export class Reader {
     if (this.#queue.length === 0) return
     const row = this.#ports.row()
     const round: Round = {
-      id: this.#ports.nextId(),
+      id: this.#ports.nextId(now),
       row,
       members: this.#queue.splice(0),
       endsMono: now.mono + phaseMsMax,

@@ -50,7 +50,7 @@ export interface RegisterPorts {
   /** The zone that is asked for the payload. */
   nearest(row: ShardRow): number
   /** A number for the messages of one phase; an answer to another phase is not taken. */
-  nextId(): number
+  nextId(now: Instant): number
   send(zone: number, row: ShardRow, message: ReplicaRequest): void
   /** `wake` is due at this monotonic instant, or sooner. */
   wakeAt(mono: number): void

@@ -18,6 +18,7 @@ export const faultKinds = [
   'handover',
   'damage',
   'map-away',
+  'clock-step',
   'loss',
   'duplication',
   'late',
@@ -53,13 +54,14 @@ export class Nemesis {
     if (this.#acts.length > 0) this.#later()
   }
 
-  /** All processes up, all links whole, all disks quick. */
+  /** All processes up, all links whole, all disks quick, all clocks right. */
   heal(): void {
     this.#site.network.heal()
     this.#site.mapIsAway = false
     this.#site.syncMs = [0.1, 1]
     for (const process of [...this.#site.servers, ...this.#site.proxies]) {
       process.resume()
+      process.clock.step(-process.clock.offsetMs)
       if (!process.isUp) process.start()
     }
   }
@@ -147,6 +149,13 @@ const acts = {
   'map-away': (world, site, lengthMs) => {
     site.mapIsAway = true
     world.after(lengthMs, () => void (site.mapIsAway = false))
+    return true
+  },
+  'clock-step': (world, site) => {
+    const { random } = world
+    // Of the servers always the same one: the time is what most of them say.
+    const odd = site.knobs.zones > 1 ? site.servers.slice(0, 1) : []
+    random.pick([...site.proxies, ...odd]).clock.step((random.next() * 2 - 1) * random.pick([5, 50, 2_000]))
     return true
   },
 } satisfies Partial<Record<FaultKind, Act>>

@@ -62,7 +62,9 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
     syncMs: [0.1, kinds.has('slow-sync') ? draw.pick([10, 50, 150]) : 1],
     promisesMax: draw.pick([1, 2, 16, 1_000]),
     rules: scaledRules,
-    skewMs: kinds.has('skew') ? draw.pick([5, scaledBoundMs / 2]) : 0,
+    // The median of the servers is the time; with a quarter of the bound each of them agrees with it, whoever is in the middle.
+    serverSkewMs: kinds.has('skew') ? draw.pick([1, scaledBoundMs / 4]) : 0,
+    proxySkewMs: kinds.has('skew') ? draw.pick([3, scaledBoundMs / 4, scaledBoundMs]) : 0,
   })
   const recorder = new Recorder()
   const workload = new Workload(world, site, workloadKnobs(draw, keys), recorder)

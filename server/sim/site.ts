@@ -4,7 +4,7 @@
  */
 import { completionRules, type CompletionRules, type Operation } from '../../core/record/operation.ts'
 import type { ReplicaAnswer, ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
-import type { Ping, RepairRequest, ServerMessage } from '../../core/wire/server-message.ts'
+import type { Ping, Pong, RepairRequest, ServerMessage } from '../../core/wire/server-message.ts'
 import { MemoryMap } from '../cluster/memory-map.ts'
 import type { Answer, Instant, Work } from '../register/work.ts'
 import { Coordinator } from '../proxy/coordinator.ts'
@@ -44,8 +44,9 @@ export interface SiteKnobs {
   readonly syncMs: readonly [number, number]
   readonly promisesMax: number
   readonly rules?: CompletionRules
-  /** The greatest difference of a clock to true time, either way. */
-  readonly skewMs: number
+  /** The greatest difference of a server's clock to true time, either way, and of a proxy's. */
+  readonly serverSkewMs: number
+  readonly proxySkewMs: number
   readonly times?: StorageTimes
 }
 
@@ -106,8 +107,7 @@ export class Site {
     return this.map.rows.length > 0 ? this.map.rows : [this.#firstRow]
   }
 
-  newClock(): SkewedClock {
-    const { skewMs } = this.knobs
+  newClock(skewMs: number): SkewedClock {
     return new SkewedClock(this.world, (this.world.random.next() * 2 - 1) * skewMs, 1)
   }
 
@@ -142,7 +142,7 @@ export class StorageProcess extends Process {
   #turnIsDue = false
 
   constructor(site: Site, name: string, zone: number) {
-    super(name, site.newClock())
+    super(name, site.newClock(site.knobs.serverSkewMs))
     this.#site = site
     this.zone = zone
     this.disk = this.#newDisk()
@@ -232,11 +232,11 @@ export class StorageProcess extends Process {
     return new Disk(this.#site.knobs.mode !== 'os')
   }
 
-  #send(to: string, message: ReplicaAnswer | ServerMessage | RepairRequest): void {
+  #send(to: string, message: ReplicaAnswer | ServerMessage | RepairRequest | Pong): void {
     const site = this.#site
     site.carry(this.name, to, () => {
       const process = site.processes.get(to)
-      if (process instanceof ProxyProcess) process.receive(message as ReplicaAnswer | RepairRequest)
+      if (process instanceof ProxyProcess) process.receive(this.name, message as ReplicaAnswer | RepairRequest | Pong)
       else if (process instanceof StorageProcess) process.hear(this.name, message as ServerMessage)
     })
   }
@@ -276,7 +276,7 @@ export class ProxyProcess extends Process {
   #timerMono = Infinity
 
   constructor(site: Site, name: string) {
-    super(name, site.newClock())
+    super(name, site.newClock(site.knobs.proxySkewMs))
     this.#site = site
   }
 
@@ -287,20 +287,24 @@ export class ProxyProcess extends Process {
     this.#timerMono = Infinity
     const answers = new WeakMap<Work, (answer: Answer) => void>()
     const coordinator = new Coordinator({
+      zones: site.knobs.zones,
       rows: site.rows,
+      clockBoundMs: (site.knobs.times ?? simulatedTimes).boundMs,
       rules: site.knobs.rules ?? completionRules,
       ports: {
         random: site.world.random,
         proposerId: 2 ** 47 + site.world.random.int(2 ** 31) * 2 ** 8 + life,
         shardOf: () => 0,
-        send: (to, message) => site.carry(this.name, to, () => (site.processes.get(to) as StorageProcess).receive(this.name, message)),
+        send: (to, message) => {
+          site.carry(this.name, to, () => {
+            const server = site.processes.get(to) as StorageProcess
+            if (message.type === 'ping') server.hear(this.name, message)
+            else server.receive(this.name, message)
+          })
+        },
         wakeAt: (mono) => this.#wakeAt(mono, life),
         answer: (work, answer) => answers.get(work)?.(answer),
-        clockIsTrusted: () => true,
         wantRow: () => undefined,
-        heardClock: () => undefined,
-        hedgeMs: () => 8,
-        nearest: (row) => site.world.random.int(row.servers.length),
       },
     })
     this.#coordinator = coordinator
@@ -308,7 +312,7 @@ export class ProxyProcess extends Process {
     const ping = (): void => {
       if (this.life !== life) return
       this.deliver(() => {
-        for (const { name } of site.servers) this.#tell(name, { type: 'ping', clock: this.clock.instant().wall })
+        coordinator.ping(this.clock.instant())
         // Rarely: what a stale owner says has to be enough.
         if (!site.mapIsAway && site.world.random.chance(0.1)) for (const row of site.rows) coordinator.learnRow(row, this.clock.instant())
       })
@@ -327,17 +331,13 @@ export class ProxyProcess extends Process {
     else coordinator.write(key, work, now)
   }
 
-  receive(message: ReplicaAnswer | RepairRequest): void {
+  receive(from: string, message: ReplicaAnswer | RepairRequest | Pong): void {
     if (message.type === 'repair') {
       const now = this.clock.instant()
       const work: Work = { operation: undefined, deadlineMono: now.mono + 100, sentAt: undefined, acceptWasSent: 'no', isRepair: true }
       return this.#coordinator?.write(message.key, work, now)
     }
-    this.#coordinator?.receive(message, this.clock.instant())
-  }
-
-  #tell(to: string, message: Ping): void {
-    this.#site.carry(this.name, to, () => (this.#site.processes.get(to) as StorageProcess).hear(this.name, message))
+    this.#coordinator?.receive(from, message, this.clock.instant())
   }
 
   #wakeAt(mono: number, life: number): void {

@@ -13,6 +13,7 @@ import type {
   MapAnswer,
   MapRequest,
   Ping,
+  Pong,
   RepairRequest,
   ServerMessage,
 } from '../../core/wire/server-message.ts'
@@ -34,7 +35,7 @@ import { Scrub } from './scrub.ts'
 export interface HostPorts {
   readonly disk: DiskPort
   readonly random: Random
-  send(to: string, message: ReplicaAnswer | ServerMessage | RepairRequest): void
+  send(to: string, message: ReplicaAnswer | ServerMessage | RepairRequest | Pong): void
   /** Asks the map's source; `heardMap` follows, or nothing. */
   askMap(request: MapRequest): void
   /** For a person: damage, two records under one ballot, what a recovery lost. `key` '' for a whole shard. */
@@ -130,7 +131,8 @@ export class Host {
   hear(from: string, message: ServerMessage | Ping, now: Instant): void {
     switch (message.type) {
       case 'ping':
-        return this.#clock.hear(from, message.clock, now)
+        this.#clock.hear(from, message.clock, now)
+        return this.#ports.send(from, { type: 'pong', id: message.id, zone: this.#zone, clock: now.wall })
       case 'know':
         return this.#tellKnown(from, message)
       case 'known':

@@ -3,7 +3,7 @@ import { seededRandom } from '../../../core/base/random.ts'
 import { epochMs } from '../../../core/base/types.ts'
 import { noCompletions, type KeyRecord } from '../../../core/record/record.ts'
 import type { ReplicaAnswer, ReplicaRequest } from '../../../core/wire/replica-message.ts'
-import type { RepairRequest, ServerMessage } from '../../../core/wire/server-message.ts'
+import type { Pong, RepairRequest, ServerMessage } from '../../../core/wire/server-message.ts'
 import { MemoryMap } from '../../cluster/memory-map.ts'
 import type { Ballot } from '../../register/ballot.ts'
 import type { Instant } from '../../register/work.ts'
@@ -25,7 +25,7 @@ export const times: StorageTimes = {
   freezeMs: 200,
 }
 
-type Any = ReplicaAnswer | ServerMessage | RepairRequest
+type Any = Pong | ReplicaAnswer | ServerMessage | RepairRequest
 interface Sent {
   readonly from: string
   readonly to: string
@@ -209,7 +209,7 @@ export class Stand {
     for (const end = this.now + ms; this.now < end; ) {
       this.now += 10
       for (const { name, host } of this.servers.values()) {
-        if (pings) host?.hear('p', { type: 'ping', clock: epochMs(wall0 + this.now) }, this.instant(name))
+        if (pings) host?.hear('p', { type: 'ping', id: 0, clock: epochMs(wall0 + this.now) }, this.instant(name))
         host?.tick(this.instant(name))
       }
       this.settle()

@@ -1,0 +1,88 @@
+/**
+ * Proxy clock: whether a proxy may trust its wall clock (R15). DESIGN.md, sentences C1 to C4.
+ * Pure. Invariant: before the clocks of a quorum of zones are known it trusts nothing; and a step of its own clock makes it ask anew.
+ * Why the median: one server whose clock is odd is a suspect, not an authority; with it alone nothing is stopped and nothing obeyed.
+ */
+import { epochMs, type EpochMs } from '../../core/base/types.ts'
+import { quorumOf } from '../register/ballot.ts'
+import type { Instant } from '../register/work.ts'
+
+export interface ProxyClockOptions {
+  readonly zones: number
+  /** The greatest difference of two clocks that is tolerated, in milliseconds. Default 500. */
+  readonly boundMs?: number
+  /** How long a measurement counts, in milliseconds. Default 10,000: clocks that drift by 1 in 1,000 are 10 ms apart by then. */
+  readonly lifeMs?: number
+}
+
+interface Measured {
+  /** Their wall clock minus ours, in the middle of the round trip. */
+  readonly offsetMs: number
+  readonly roundTripMs: number
+  readonly mono: number
+}
+
+/** Between two turns the wall clock may move against the monotonic one by this share of the bound. More is a step. */
+const stepShare = 0.1
+
+export class ProxyClock {
+  readonly #zones: number
+  readonly #boundMs: number
+  readonly #lifeMs: number
+  /** By zone: two servers of one zone are one voice. */
+  readonly #measured = new Map<number, Measured>()
+  #last: Instant | undefined
+  #steps = 0
+
+  constructor({ zones, boundMs = 500, lifeMs = 10_000 }: ProxyClockOptions) {
+    this.#zones = zones
+    this.#boundMs = boundMs
+    this.#lifeMs = lifeMs
+  }
+
+  /** Steps of the own clock that were seen. */
+  get steps(): number {
+    return this.#steps
+  }
+
+  /** An answer came that was asked for at `askedMono`; `theirs` is the server's wall clock when it answered. */
+  hear(zone: number, theirs: EpochMs, askedMono: number, now: Instant): void {
+    this.turn(now)
+    if (zone < 0 || zone >= this.#zones) return
+    const roundTripMs = Math.max(0, now.mono - askedMono)
+    const known = this.#measured.get(zone)
+    // A slow answer says less than a quick one that is still young.
+    if (known !== undefined && known.roundTripMs < roundTripMs && now.mono - known.mono < this.#lifeMs / 2) return
+    this.#measured.set(zone, { offsetMs: theirs - (now.wall - roundTripMs / 2), roundTripMs, mono: now.mono })
+  }
+
+  /** Once a turn: a wall clock that moved against the monotonic one has stepped, and what was measured by it means nothing. */
+  turn(now: Instant): void {
+    const last = this.#last
+    this.#last = now
+    if (last === undefined) return
+    const movedMs = now.wall - last.wall - (now.mono - last.mono)
+    if (Math.abs(movedMs) <= this.#boundMs * stepShare) return
+    this.#steps++
+    this.#measured.clear()
+  }
+
+  isTrusted(now: Instant): boolean {
+    this.turn(now)
+    const median = this.#median(now)
+    // Half a round trip is what the measurement itself may be wrong by.
+    return median !== undefined && Math.abs(median.offsetMs) + median.roundTripMs / 2 <= this.#boundMs / 2
+  }
+
+  /** The time by the median of the servers; before it is known, by the own clock. */
+  storeTime(now: Instant): EpochMs {
+    return epochMs(Math.round(now.wall + (this.#median(now)?.offsetMs ?? 0)))
+  }
+
+  #median(now: Instant): Measured | undefined {
+    const young = [...this.#measured.values()].filter(({ mono }) => now.mono - mono <= this.#lifeMs)
+    if (young.length < quorumOf(this.#zones)) return undefined
+    young.sort((a, b) => a.offsetMs - b.offsetMs)
+    return young[(young.length - 1) >> 1]
+  }
+}
