@@ -391,6 +391,15 @@ describe.each(frameworks)('%s', (framework, make) => {
       expect(limit.released).toBe(3)
     })
 
+    test('gives its slot back also when an option of the door throws after it was taken', async () => {
+      const limit = scripted(() => allowed, { hasSlots: true })
+      const partitionKey = (): never => {
+        throw new Error('broken')
+      }
+      expect((await get(await one(limit, { partitionKey }))).status).toBe(500)
+      await vi.waitFor(() => expect(limit.released).toBe(1))
+    })
+
     test('gives its slot back also if its client had left before the decision came', async () => {
       const asked = gate<void>()
       const decide = gate<Acquired>()

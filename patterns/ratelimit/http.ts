@@ -144,10 +144,12 @@ export class LimitDoor<C> {
       return this.#refused('quota-exceeded', { violated, detail }, req, res, context)
     }
     counted.decision = decision
+    // Before anything of the user's runs that could throw: a slot that nobody gives back would be renewed for ever.
+    const entry = decision.allowed ? this.#followToEnd(decision, res, context) : undefined
     const names = this.#setHeaders(visit, decision, stretch, key, res, context)
     const { outcome, reason, cause } = decision
     if (outcome === 'unknown') tell(limit.name, { type: decision.allowed ? 'passed-unknown' : 'refused-unknown', reason, cause })
-    if (decision.allowed) return this.#followToEnd(decision, res, context)
+    if (entry !== undefined) return entry
 
     const { retryAfterMs = decision.outcome === 'unknown' ? defaults.unknownRetryMs : undefined } = decision
     const more = {

@@ -225,6 +225,28 @@ test('a charge that was made at a wrong time, and does not fit at the right one,
   expect((await api.consume('ada')).outcome).toBe('allowed')
 })
 
+test('a charge that was made at a time to come is taken back also when nobody waits for it: nobody else is judged at that time (R8)', async () => {
+  const clock = testClock()
+  const timers = testClock()
+  const store = memory({ clock })
+  const many = { burst: gcra({ limit: 20, per: '2s' }) }
+  let go: ((verdict: Verdict) => void) | undefined
+  let isHolding = false
+  const kv = faulty(store, { on: () => (isHolding ? new Promise<Verdict>((resolve) => (go = resolve)) : 'pass') })
+  const api = rateLimit({ kv, name: 'api', policies: many, onUnknown: 'deny', timers, denyCache: 0 })
+  await api.consume('ada', { cost: 20 })
+  await timers.advance(900) // and the store's clock stands still
+  isHolding = true
+  const late = api.consume('ada')
+  await timers.advance(50)
+  expect((await late).reason).toBe('deadline')
+  isHolding = false
+  go?.('pass')
+  await turn()
+  const other = rateLimit({ kv: store, name: 'api', policies: many, onUnknown: 'deny', timers: clock })
+  expect((await other.consume('ada')).outcome).toBe('denied')
+})
+
 describe('the clock of the store', () => {
   const at = (now: number) => epochMs(1_000_000 + now)
 

@@ -188,7 +188,7 @@ export class LimitStore {
     let sentAt = this.elapsed()
     let base = this.#guess(key, sentAt) ?? (await this.#read(key, batch))
     let isOverwriting = false
-    for (let refusals = 0; batch.count > 0;) {
+    for (let refusals = 0; batch.count > 0 || isOverwriting;) {
       let next = judged(batch.jobs, base)
       if (next === undefined) {
         if (base.isGuess) {
@@ -199,12 +199,12 @@ export class LimitStore {
         next = { ...base.record, seenAt: Math.max(base.record.seenAt, base.now) }
       }
       sentAt = this.elapsed()
-      const answer = await this.#write(key, next, base, patience(batch, sentAt))
+      const answer = await this.#write(key, next, base, isOverwriting ? this.#options.deadlineMs : patience(batch, sentAt))
       const heardAt = this.elapsed()
       const agrees = this.clock.read(answer.now, sentAt, heardAt)
-      if (key.batch !== batch) return
       if (answer.ok && base.isGuess && !(agrees && answer.now >= base.now)) {
-        // Written, but judged at another time than the store's: it is judged again, on top of what stood there before.
+        // Written, but judged at another time than the store's: it is judged again, on top of what stood there before. Also when nobody
+        // waits any more: at a time to come that stands in a record, everybody is judged.
         tell(this.#options.name, { type: 'clock-differs' })
         this.clock.distrust(heardAt)
         key.forget()
@@ -212,6 +212,7 @@ export class LimitStore {
         isOverwriting = true
         continue
       }
+      if (key.batch !== batch) return
       if (answer.ok) {
         key.show(next, answer.entry, heardAt)
         return this.#done(batch, answer.now)
