@@ -103,6 +103,20 @@ describe('a restart', () => {
     expect(stand.map.map.servers.find(({ server }) => server === 's0')?.incarnation).not.toEqual(before)
   })
 
+  it('stays closed while the map has read but not taken', () => {
+    const stand = new Stand(3)
+    const step = stand.map.step.bind(stand.map)
+    stand.map.step = (request) =>
+      request.type === 'map-raise' ? { type: 'map', id: -1, isDone: false, rows: [], servers: [] } : step(request)
+    stand.holds = ({ message }) => message.type === 'known'
+    stand.restart('s0')
+    stand.run(100)
+    expect(stand.shows('s0')).toBe('closed')
+    stand.map.step = step
+    stand.run(100)
+    expect(stand.shows('s0')).toBe('no key')
+  })
+
   it('finds an end between the two writes harmless, on either side', () => {
     const stand = new Stand(3)
     stand.accept('s0', ballot(5), record('five'))

@@ -155,6 +155,15 @@ describe('purge (R14)', () => {
     expect(stand.entry('s0', 'k')).toBeDefined()
   })
 
+  it('is not helped by a zone in another epoch', () => {
+    const stand = new Stand(3)
+    hold(stand, everywhere, 5, record(undefined))
+    stand.ask('s1', { type: 'read', epoch: 2 })
+    stand.run(1_500, true)
+    expect(stand.sent.some(({ from, message }) => from === 's1' && message.type === 'held')).toBe(false)
+    expect(keeps(stand)).toEqual([true, true, true])
+  })
+
   it('does not drop a key that lives again while the answers come', () => {
     const stand = new Stand(3)
     hold(stand, everywhere, 5, record(undefined))

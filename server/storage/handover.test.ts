@@ -71,32 +71,52 @@ describe('a planned move within a zone', () => {
 
   it('B removes leftovers first, so that it has what A has and nothing else (V5)', () => {
     const stand = standWithSpare()
-    stand.accept('s0', ballot(5), record('five'), { key: 'left' })
     move(stand)
     stand.run(300)
-    stand.server('t0').host?.handOver(0, 's0', stand.instant('t0'))
-    stand.run(300)
+    stand.accept('t0', ballot(500), record('stray'), { key: 'stray' })
+    stand.map.step({ type: 'map-swap', id: 1, row: movedTo(row(stand), 0, 's0') }) // by force: t0 keeps its entries
+    stand.run(400)
     expect(stand.state('s0')).toBe('serving')
-    expect(stand.state('t0')).toBe('handed')
-    // An entry that a fault left at t0; s0 has a later one under another key.
-    expect(stand.server('t0').disk.read(0, 'left')).toBeUndefined()
-    const { epoch } = row(stand)
-    stand.crash('t0')
-    stand.server('t0').disk.begin({
-      cleared: new Set(),
-      shards: new Map(),
-      store: undefined,
-      entries: new Map([['0/left', { shard: 0, key: 'left', entry: { ballot: ballot(3), record: record('leftover') } }]]),
-    })
-    stand.server('t0').disk.finish()
-    stand.start('t0')
-    stand.run(100)
-    expect(row(stand).epoch).toBe(epoch)
-    stand.server('s0').host?.handOver(0, 't0', stand.instant('s0'))
+    expect(stand.entry('t0', 'stray')).toBeDefined()
+    move(stand)
     stand.run(300)
     expect(stand.state('t0')).toBe('serving')
-    expect(stand.shows('t0', { key: 'left' })).toBe('five')
-    expect(stand.entry('t0', 'left')?.ballot).toEqual(ballot(5))
+    expect(stand.entry('t0', 'stray')).toBeUndefined()
+  })
+
+  it('a server that lost the shard by force answers nothing of it in the new epoch', () => {
+    const stand = standWithSpare()
+    stand.map.step({ type: 'map-swap', id: 1, row: movedTo(row(stand), 0, 't0') })
+    stand.run(100)
+    expect(stand.read('s0')).toMatchObject({ type: 'rejected', reason: 'closed' })
+    expect(stand.accept('s0', ballot(900), record('x'))).toMatchObject({ type: 'rejected', reason: 'closed' })
+  })
+
+  it('takes along what was accepted before it began and is not synced yet', () => {
+    const stand = standWithSpare()
+    stand.slow.add('s0')
+    expect(stand.accept('s0', ballot(5), record('five'))).toBeUndefined()
+    move(stand)
+    stand.run(50)
+    stand.slow.clear()
+    stand.run(300)
+    expect(stand.shows('t0')).toBe('five')
+  })
+
+  it('B takes no part of another move', () => {
+    const stand = standWithSpare()
+    stand.holds = isTail
+    move(stand)
+    stand.run(50)
+    const keys = [{ key: 'stray', entry: { ballot: ballot(3), record: record('stray') } }]
+    const parts = stand.sent.filter(({ message }) => message.type === 'part')
+    stand.post({ from: 's0', to: 't0', message: { type: 'part', id: 99, shard: 0, number: parts.length, keys, tail: undefined } })
+    stand.settle()
+    expect(stand.sent.some(({ from, message }) => from === 't0' && message.type === 'refused' && message.id === 99)).toBe(true)
+    stand.release()
+    stand.run(300)
+    expect(stand.state('t0')).toBe('serving')
+    expect(stand.shows('t0', { key: 'stray' })).toBe('no key')
   })
 
   it('B takes no message of a proxy before the map names it: interleaving 8', () => {

@@ -2,9 +2,10 @@ import { describe, expect, it } from 'vitest'
 import { epochMs } from '../../core/base/types.ts'
 import { nextEpoch } from '../cluster/map.ts'
 import { ServerClock } from './clock.ts'
+import { Journal } from './journal.ts'
 import { verdictOf } from './ownership.ts'
 import { noBallot } from '../register/ballot.ts'
-import type { ReplicaState, ShardMarks } from './marks.ts'
+import type { Batch, ReplicaState, ShardMarks } from './marks.ts'
 import { ballot, record, Stand, times, wall0 } from './testdata/stand.ts'
 
 const row = (stand: Stand) => stand.map.rows[0] as NonNullable<(typeof stand.map.rows)[0]>
@@ -49,6 +50,43 @@ describe('answers and what is durable (R1, R3)', () => {
     stand.sync('s0')
     expect(stand.server('s0').disk.store.ceiling).toEqual(ballot(550))
     expect(stand.sent.some(({ message }) => message.type === 'promised')).toBe(true)
+  })
+})
+
+describe('a shard that is emptied (the journal)', () => {
+  const texts = (journal: Journal, ...keys: string[]) =>
+    keys.map((key) => {
+      const written = journal.written(0, key)
+      return written === undefined ? 'ask the disk' : written.entry === undefined ? 'gone' : 'written'
+    })
+  const entry = { ballot: ballot(1), record: record('v') }
+
+  it('has nothing of before, in the very turn and while the write is under way, and all of after', () => {
+    const batches: Batch[] = []
+    const journal = new Journal((batch) => batches.push(batch))
+    journal.put(0, 'before', entry)
+    journal.clear(0)
+    journal.put(0, 'after', entry)
+    expect(texts(journal, 'before', 'after', 'disk')).toEqual(['gone', 'written', 'gone'])
+    journal.endTurn()
+    expect(batches[0]).toMatchObject({ cleared: new Set([0]), entries: new Map([['0/after', { key: 'after' }]]) })
+    expect(texts(journal, 'before', 'after', 'disk')).toEqual(['gone', 'written', 'gone'])
+    expect(journal.written(1, 'before')).toBeUndefined()
+    journal.committed()
+    expect(texts(journal, 'before', 'after')).toEqual(['ask the disk', 'ask the disk'])
+  })
+
+  it('is a change that every answer waits for', () => {
+    const journal = new Journal(() => undefined)
+    let ran = 0
+    journal.clear(0)
+    journal.afterKey(1, 'k', () => ran++)
+    journal.endTurn()
+    journal.afterKey(1, 'k', () => ran++)
+    journal.afterAll(() => ran++)
+    expect(ran).toBe(0)
+    journal.committed()
+    expect(ran).toBe(3)
   })
 })
 
@@ -122,9 +160,9 @@ describe('a damaged record (D1 to D4)', () => {
 
   it('is found by the scrub, which asks a proxy to write the key until it is whole', () => {
     const stand = damaged()
-    stand.run(200, true)
+    stand.run(600, true)
     const asked = () => stand.sent.filter(({ from, message }) => from === 's0' && message.type === 'repair' && message.key === 'k').length
-    expect(asked()).toBeGreaterThanOrEqual(2)
+    expect(asked()).toBeGreaterThanOrEqual(8)
     expect(stand.accept('s0', ballot(9_000), record('five'))?.type).toBe('accepted')
     const before = asked()
     stand.run(200, true)

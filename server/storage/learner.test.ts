@@ -151,6 +151,36 @@ describe('a server that lost its directory', () => {
     expect(pages.length).toBeGreaterThanOrEqual(3)
   })
 
+  it('keeps nothing of its own: what all others dropped meanwhile would come back (L8)', () => {
+    const stand = new Stand(3, { mode: 'os' })
+    hold(stand, ['s1', 's2'], 5, 'five')
+    hold(stand, ['s0'], 9, 'minority')
+    hold(stand, ['s0'], 9, 'minority', { key: 'other' })
+    stand.crash('s0')
+    stand.server('s0').bootId = 'after'
+    stand.start('s0')
+    stand.run(300)
+    expect(stand.state('s0')).toBe('serving')
+    expect(stand.shows('s0')).toBe('five')
+    expect(stand.shows('s0', { key: 'other' })).toBe('no key')
+  })
+
+  it('counts only the epoch that its own transaction took', () => {
+    const stand = new Stand(3)
+    const step = stand.map.step.bind(stand.map)
+    let others = 0
+    stand.map.step = (request) => {
+      // Another learner is quicker, once: in its epoch an earlier life of this server may have voted.
+      if (request.type === 'map-swap' && others++ === 0) step({ ...request, id: -1 })
+      return step(request)
+    }
+    stand.lose('s0')
+    stand.start('s0')
+    stand.run(300)
+    expect(stand.state('s0')).toBe('serving')
+    expect(stand.map.rows[0]?.epoch).toBe(3)
+  })
+
   it('begins anew, in another epoch, when it ends in between', () => {
     const stand = new Stand(3)
     hold(stand, ['s1', 's2'], 5, 'five')
@@ -197,6 +227,44 @@ describe('a source', () => {
     expect(refused?.message).toMatchObject({ reason: 'epoch', epoch: 2 })
     expect(stand.marks('s1')?.epoch).toBe(2)
     expect(stand.state('s0')).toBe('serving')
+  })
+
+  it('learns the epoch from the request, whether the map is there or not', () => {
+    const stand = new Stand(3)
+    stand.lose('s0')
+    stand.start('s0')
+    stand.holds = ({ message }) => message.type === 'copy'
+    stand.run(60)
+    expect(stand.map.rows[0]?.epoch).toBe(2)
+    stand.mapIsAway = true
+    stand.restart('s1')
+    stand.restart('s2')
+    stand.run(300)
+    stand.release()
+    stand.run(200)
+    expect(stand.state('s0')).toBe('serving')
+    expect(stand.marks('s1')).toMatchObject({ epoch: 2, row: { epoch: 2 } })
+  })
+
+  it('that boots, and does not know yet what its directory is, serves by nobody’s row', () => {
+    const stand = new Stand(3)
+    const copy = {
+      type: 'copy',
+      id: 1,
+      shard: 0,
+      row: { ...(stand.map.rows[0] as object), epoch: 2 } as never,
+      after: undefined,
+      keysMax: 9,
+    } as const
+    stand.lose('s0')
+    stand.mapIsAway = true
+    stand.start('s0')
+    stand.run(20)
+    stand.post({ from: 's1', to: 's0', message: copy })
+    stand.settle()
+    stand.run(100)
+    expect(stand.shows('s0', { epoch: 2 })).toBe('closed')
+    expect(stand.sent.some(({ from, message }) => from === 's0' && message.type === 'page')).toBe(false)
   })
 
   it('keeps the fence over a restart', () => {
@@ -320,6 +388,25 @@ describe('too few voting sources', () => {
     stand.run(400)
     expect(stand.state('s0')).toBe('serving')
     expect(stand.shows('s0', { key: 'other' })).toBe('no key')
+    expect(stand.map.rows[0]?.epoch).toBe(4) // the recovery was the third: it takes one of its own, as any learner
+  })
+
+  it('a recovery has nothing of an old copy of a directory', () => {
+    const stand = new Stand(3)
+    hold(stand, ['s0'], 5, 'old')
+    const old = stand.server('s0').disk.snapshot()
+    stand.restart('s0')
+    stand.run(100)
+    for (const name of ['s0', 's1', 's2']) stand.crash(name)
+    stand.lose('s1')
+    stand.lose('s2')
+    stand.server('s0').disk.restore(old)
+    for (const name of ['s0', 's1', 's2']) stand.start(name)
+    stand.run(500)
+    const row = stand.map.rows[0] as Parameters<typeof recoveredBy>[0]
+    stand.map.step({ type: 'map-swap', id: 1, row: recoveredBy(row, [0, 1, 2]) })
+    stand.run(500)
+    expect(['s0', 's1', 's2'].map((name) => stand.shows(name))).toEqual(['no key', 'no key', 'no key'])
   })
 
   it('one zone alone reopens after a power cycle and says so', () => {
