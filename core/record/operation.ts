@@ -54,6 +54,8 @@ export interface Decision {
   /** The record from now on. The very object that came in when nothing changed. */
   readonly record: KeyRecord | undefined
   readonly outcome: Outcome
+  /** The request was known already: its first outcome is given again. */
+  readonly isRecalled?: true
 }
 
 export interface CompletionRules {
@@ -84,12 +86,12 @@ export function apply(
   const known = record === undefined ? noCompletions : trimCompletions(record.completions, trimAt, rules.lifeMs)
   if (request.remember) {
     const earlier = known.entries.find((entry) => entry.session === request.session && entry.sequence === request.sequence)
-    if (earlier) return { record, outcome: recall(earlier, operation, record, now) }
+    if (earlier) return { record, outcome: recall(earlier, operation, record, now), isRecalled: true }
     const mark = request.sequence > 0 ? known.marks.find((one) => one.session === request.session) : undefined
     if (mark && request.sequence < mark.below) return { record, outcome: { type: 'fault', code: 'REQUEST_ID_REUSED' } }
     // Its completion is too old to be there, but the life that it began still carries its name, alive or dead.
     if (operation.verb === 'create' && record !== undefined && record.originator === requestToken(request)) {
-      return { record, outcome: { type: 'applied', entry: asCreated(record, operation.value) } }
+      return { record, outcome: { type: 'applied', entry: asCreated(record, operation.value) }, isRecalled: true }
     }
   }
 

@@ -11,7 +11,7 @@ import type { Ping, Pong } from '../../core/wire/server-message.ts'
 import { Ballots } from '../register/ballot.ts'
 import { Proposer } from '../register/proposer.ts'
 import { Reader, type ReaderPorts } from '../register/reader.ts'
-import type { Answer, Instant, Work } from '../register/work.ts'
+import type { Answer, Instant, RegisterEvent, Work } from '../register/work.ts'
 import { ProxyClock } from './clock.ts'
 import { RoundTrips } from './round-trips.ts'
 
@@ -24,6 +24,7 @@ export interface CoordinatorPorts {
   /** `wake` is to be called at this monotonic instant, or sooner. */
   wakeAt(mono: number): void
   answer(work: Work, answer: Answer): void
+  count(event: RegisterEvent): void
   /** Asks the map's source for a shard's row; `learnRow` follows. */
   wantRow(shard: number): void
 }
@@ -168,6 +169,7 @@ export class Coordinator {
         this.#waiting--
         ports.answer(work, answer)
       },
+      count: (event) => ports.count(event),
       clockIsTrusted: (now) => this.#clock.isTrusted(now),
       hedgeMs: () => this.#roundTrips.hedgeMs,
     }

@@ -12,6 +12,7 @@ import type { KeyRecord } from '../../core/record/record.ts'
 import type { Accept, Prepare, Read, ReplicaAnswer, ReplicaEntry, ReplicaRequest, Shown, Wanted } from '../../core/wire/replica-message.ts'
 import { ballotAfter, isAtMost, isBelow, maxBallot, noBallot, sameBallot, type Ballot } from './ballot.ts'
 import { PromiseTable } from './promises.ts'
+import type { RegisterEvent } from './work.ts'
 
 /** How far ahead of the own clock a PREPARE may be: a proposer whose clock is wrong by more must not drag everyone's ballots along. */
 export const aheadMsMax = 60_000
@@ -40,6 +41,7 @@ export interface AcceptorPorts {
   put(key: string, entry: ReplicaEntry): void
   raiseCeiling(to: Ballot): void
   alarm(what: 'two records under one ballot', key: string): void
+  count(event: RegisterEvent): void
 }
 
 export interface AcceptorOptions {
@@ -90,11 +92,19 @@ export class Acceptor {
     const { promises } = this
     const entry = entryIn(stored)
     const bound = maxBallot(maxBallot(promises.of(key), ballotIn(entry)), promises.floor)
-    if (isAtMost(ballot, bound)) return { type: 'rejected', reason: 'ballot', bound }
+    if (isAtMost(ballot, bound)) {
+      if (sameBallot(bound, promises.floor)) this.#ports.count('floor-rejected')
+      return { type: 'rejected', reason: 'ballot', bound }
+    }
     const known = maxBallot(bound, this.#ports.marks.ceiling)
     if (ballot.ms > now + aheadMsMax && ballot.ms > known.ms && !isRaised) return { type: 'rejected', reason: 'clock' }
-    if (isBelow(this.#ports.marks.ceiling, ballot)) this.#ports.raiseCeiling(ballotAfter(ballot, ceilingStepMs))
+    if (isBelow(this.#ports.marks.ceiling, ballot)) {
+      this.#ports.raiseCeiling(ballotAfter(ballot, ceilingStepMs))
+      this.#ports.count('ceiling-raised')
+    }
+    const { evictions } = promises
     promises.make(key, ballot)
+    if (promises.evictions > evictions) this.#ports.count('floor-raised-by-eviction')
     return { type: 'promised', ...shown(entry, wants) }
   }
 
@@ -105,16 +115,22 @@ export class Acceptor {
     const bound = maxBallot(promises.of(key), accepted)
     if (isBelow(ballot, bound)) return { type: 'rejected', reason: 'ballot', bound }
     // The entry's own ballot may come again below the floor: that is what keeps repair alive.
-    if (isAtMost(ballot, promises.floor) && !sameBallot(ballot, accepted))
+    if (isAtMost(ballot, promises.floor) && !sameBallot(ballot, accepted)) {
+      this.#ports.count('floor-rejected')
       return { type: 'rejected', reason: 'lasting', bound: promises.floor }
+    }
     const { purged } = this.#ports.marks
-    if (stored.type === 'absent' && isAtMost(ballot, purged)) return { type: 'rejected', reason: 'lasting', bound: purged }
+    if (stored.type === 'absent' && isAtMost(ballot, purged)) {
+      this.#ports.count('purged-rejected')
+      return { type: 'rejected', reason: 'lasting', bound: purged }
+    }
     if (entry !== undefined && sameBallot(ballot, accepted)) {
       if (digestOf(record) === (entry.stub ?? digestOf(entry.record))) return { type: 'accepted' }
       this.#ports.alarm('two records under one ballot', key)
       return { type: 'rejected', reason: 'digest' }
     }
     if (isBelow(this.#ports.marks.ceiling, ballot)) this.#ports.raiseCeiling(ballot)
+    if (stored.type === 'damaged') this.#ports.count('damage-healed')
     this.#ports.put(key, { ballot, record })
     promises.fulfil(key, ballot)
     return { type: 'accepted' }

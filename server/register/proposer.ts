@@ -131,6 +131,7 @@ export class Proposer {
     }
     const ballot = this.#ports.ballots.above(this.#seen, now.wall)
     const isRaised = ballot.ms > now.wall // then other replicas have these milliseconds already
+    if (isRaised) this.#ports.count('ballot-ahead')
     const round = this.#round(ballot, now)
     this.#phase = { type: 'preparing', round, early: new Set(this.#queue), promises: new Map() }
     const { row, id } = round
@@ -170,12 +171,15 @@ export class Proposer {
     const answers = new Map<Work, Answer>()
     let record = before
     for (const work of this.#queue) {
-      const decision = this.#apply(work, record, now, trimAt)
+      const decision = this.#apply(work, record, before, now, trimAt)
       if (decision.record !== record) work.acceptWasSent = 'next'
       record = decision.record
       answers.set(work, decision.answer)
     }
-    if (record === before && entry !== undefined && restsOnExpiry(entry, now.wall)) record = sealed(entry.record, now.wall)
+    if (record === before && entry !== undefined && restsOnExpiry(entry, now.wall)) {
+      record = sealed(entry.record, now.wall)
+      this.#ports.count('expiry-sealed')
+    }
     if (record === before) {
       // Nothing changed. Who waited before the PREPARE left may be answered from a state that is chosen already.
       for (const [work, answer] of answers) {
@@ -190,17 +194,36 @@ export class Proposer {
       }
     }
     this.#queue = []
+    if (record === before && [...answers.keys()].some((work) => !early.has(work))) this.#ports.count('late-joiner-accepted')
+    if (record === before && [...answers.keys()].some((work) => work.acceptWasSent === 'yes')) this.#ports.count('refusal-sealed')
     this.#accept(round, record ?? blank(answers, now.wall), answers, now)
   }
 
-  #apply(work: Work, record: KeyRecord | undefined, now: Instant, trimAt: EpochMs): { record: KeyRecord | undefined; answer: Answer } {
+  #apply(
+    work: Work,
+    record: KeyRecord | undefined,
+    before: KeyRecord | undefined,
+    now: Instant,
+    trimAt: EpochMs,
+  ): { readonly record: KeyRecord | undefined; readonly answer: Answer } {
     if (work.operation === undefined) return { record, answer: { type: 'read', entry: entryOf(record, now.wall), now: now.wall } }
     const decision = apply(work.operation, record, now.wall, this.#ports.rules, trimAt)
+    if (decision.isRecalled) this.#countHit(record, before, now)
+    if (decision.outcome.type === 'fault' && decision.outcome.code === 'RECORD_LOCKED') this.#ports.count('record-locked')
     return { record: decision.record, answer: { type: 'decided', outcome: decision.outcome, now: now.wall } }
+  }
+
+  #countHit(record: KeyRecord | undefined, before: KeyRecord | undefined, now: Instant): void {
+    const { count } = this.#ports
+    count('completion-hit')
+    if (record !== before) count('completion-hit-in-batch')
+    else if (record?.value === undefined) count('completion-hit-on-tombstone')
+    else if (isDead(record, now.wall)) count('completion-hit-on-expired')
   }
 
   #fetch(phase: Preparing | Fetching, ballot: Ballot, now: Instant): void {
     if (phase.type === 'fetching') return this.#lost('contention', now)
+    this.#ports.count('payload-fetched')
     const { row } = phase.round
     const round = { ...this.#round(phase.round.ballot, now), row }
     this.#phase = { ...phase, type: 'fetching', round, ballot }
@@ -237,7 +260,9 @@ export class Proposer {
       this.#seen = maxBallot(this.#seen, answer.bound)
     }
     round.refused.add(answer.zone)
-    if (round.row.servers.length - round.refused.size < this.#quorum) this.#lost('contention', now)
+    if (round.row.servers.length - round.refused.size >= this.#quorum) return
+    this.#ports.count('duel')
+    this.#lost('contention', now)
   }
 
   #lost(why: 'contention' | 'no-quorum', now: Instant): void {
@@ -267,6 +292,7 @@ export class Proposer {
     if (this.#phase.type !== 'accepting') return
     const { answers } = this.#phase
     for (const work of [...answers.keys()].filter(isLate)) {
+      this.#ports.count('batch-split-by-deadline')
       answers.delete(work)
       this.#end(work, this.#why, now)
     }
@@ -284,6 +310,8 @@ export class Proposer {
 
   #end(work: Work, why: NoEffect, now: Instant): void {
     assert(work.acceptWasSent !== 'next', 'what is about to be sent is not ended')
+    if (why === 'too-old') this.#ports.count('too-old')
+    if (why === 'clock') this.#ports.count('clock-withheld')
     this.#ports.answer(work, work.acceptWasSent === 'yes' ? { type: 'unknown', now: now.wall } : { type: 'no-effect', why, now: now.wall })
   }
 }

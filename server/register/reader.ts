@@ -133,6 +133,7 @@ export class Reader {
   #widen(round: Round): void {
     if (round.isWide) return
     round.isWide = true
+    this.#ports.count('hedge')
     const count = round.row.servers.length
     const first = this.#ports.nearest(round.row)
     for (let index = this.#quorum; index < count; index++)
@@ -164,6 +165,7 @@ export class Reader {
     const entry = holders.find(([, held]) => held.isWhole)?.[1].entry
     if (entry === undefined) return this.#fetch(round, ballot)
     if (restsOnExpiry(entry, now.wall)) return this.#propose(round, now)
+    this.#ports.count('write-back')
     round.step = 'writing-back'
     round.ballot = ballot
     round.refused.clear()
@@ -203,7 +205,10 @@ export class Reader {
       if (this.#ports.learnRow(answer.row, now)) this.#again(now)
       return
     }
-    if (answer.reason === 'lasting' && round.step === 'writing-back') return this.#propose(round, now)
+    if (answer.reason === 'lasting' && round.step === 'writing-back') {
+      this.#ports.count('write-back-refused')
+      return this.#propose(round, now)
+    }
     round.refused.add(answer.zone)
     if (round.step === 'reading') return this.#settle(round, now)
     if (round.step === 'fetching' || round.row.servers.length - round.refused.size < this.#quorum) this.#again(now)
@@ -220,6 +225,7 @@ export class Reader {
   #propose(round: Round, now: Instant): void {
     this.#failures = 0
     this.#round = undefined
+    this.#ports.count('read-proposed')
     for (const work of round.members) this.#proposeInstead(work, now)
     this.#begin(now)
   }

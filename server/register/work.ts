@@ -38,6 +38,32 @@ export type Answer =
   /** It may be applied or not, also later. The same request id may be sent again. */
   | { readonly type: 'unknown'; readonly now: EpochMs }
 
+/** What rounds and replicas do beside the ordinary. Counted: for the operator's metrics, and for a simulation that must have met each. */
+export type RegisterEvent =
+  | 'duel'
+  | 'ballot-ahead'
+  | 'payload-fetched'
+  | 'completion-hit'
+  | 'completion-hit-in-batch'
+  | 'completion-hit-on-tombstone'
+  | 'completion-hit-on-expired'
+  | 'refusal-sealed'
+  | 'expiry-sealed'
+  | 'late-joiner-accepted'
+  | 'batch-split-by-deadline'
+  | 'too-old'
+  | 'clock-withheld'
+  | 'record-locked'
+  | 'hedge'
+  | 'write-back'
+  | 'write-back-refused'
+  | 'read-proposed'
+  | 'ceiling-raised'
+  | 'floor-rejected'
+  | 'purged-rejected'
+  | 'floor-raised-by-eviction'
+  | 'damage-healed'
+
 /** What the proxy gives to the rounds of its keys. */
 export interface RegisterPorts {
   readonly ballots: Ballots
@@ -55,6 +81,7 @@ export interface RegisterPorts {
   /** `wake` is due at this monotonic instant, or sooner. */
   wakeAt(mono: number): void
   answer(work: Work, answer: Answer): void
+  count(event: RegisterEvent): void
   /** R15: whoever cannot trust its clock starts no write and shows nothing that expires. */
   clockIsTrusted(now: Instant): boolean
 }

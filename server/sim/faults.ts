@@ -61,7 +61,7 @@ export class Nemesis {
     this.#site.syncMs = [0.1, 1]
     for (const process of [...this.#site.servers, ...this.#site.proxies]) {
       process.resume()
-      process.clock.step(-process.clock.offsetMs)
+      process.clock.correct()
       if (!process.isUp) process.start()
     }
   }
@@ -151,11 +151,14 @@ const acts = {
     world.after(lengthMs, () => void (site.mapIsAway = false))
     return true
   },
-  'clock-step': (world, site) => {
+  'clock-step': (world, site, lengthMs) => {
     const { random } = world
     // Of the servers always the same one: the time is what most of them say.
     const odd = site.knobs.zones > 1 ? site.servers.slice(0, 1) : []
-    random.pick([...site.proxies, ...odd]).clock.step((random.next() * 2 - 1) * random.pick([5, 50, 2_000]))
+    const { clock } = random.pick([...site.proxies, ...odd])
+    const ms = (random.next() * 2 - 1) * random.pick([5, 50, 2_000])
+    clock.step(ms)
+    world.after(lengthMs, () => clock.step(-ms))
     return true
   },
 } satisfies Partial<Record<FaultKind, Act>>

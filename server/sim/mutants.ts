@@ -18,15 +18,16 @@ export const mutants: readonly Mutant[] = [
     name: 'R1-ack-before-durable',
     what: 'ACCEPTED leaves before the entry is durable',
     file: 'server/storage/host.ts',
-    find: 'if (touches(this.#gathering, id)) this.#gathering.answers.push({ to, message })',
-    replace: "if (touches(this.#gathering, id) && message.type !== 'accepted') this.#gathering.answers.push({ to, message })",
+    find: 'this.#journal.afterKey(message.shard, message.key, () => this.#ports.send(to, message))',
+    replace:
+      "if (message.type === 'accepted') this.#ports.send(to, message)\n    else this.#journal.afterKey(message.shard, message.key, () => this.#ports.send(to, message))",
   },
   {
     name: 'R2-no-floor',
     what: 'promises are forgotten at a restart',
-    file: 'server/storage/host.ts',
-    find: 'for (const marks of shards) this.#open(marks, store.ceiling)',
-    replace: 'for (const marks of shards) this.#open(marks, noBallot)',
+    file: 'server/storage/replicas.ts',
+    find: 'floor: this.#store.ceiling,',
+    replace: 'floor: noBallot,',
   },
   {
     name: 'R4-read-without-quorum',

@@ -61,7 +61,7 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
     },
     syncMs: [0.1, kinds.has('slow-sync') ? draw.pick([10, 50, 150]) : 1],
     promisesMax: draw.pick([1, 2, 16, 1_000]),
-    rules: scaledRules,
+    rules: draw.chance(0.1) ? { ...scaledRules, bytesMax: 600, countMax: 6 } : scaledRules,
     // The median of the servers is the time; with a quarter of the bound each of them agrees with it, whoever is in the middle.
     serverSkewMs: kinds.has('skew') ? draw.pick([1, scaledBoundMs / 4]) : 0,
     proxySkewMs: kinds.has('skew') ? draw.pick([3, scaledBoundMs / 4, scaledBoundMs]) : 0,
@@ -79,7 +79,16 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
   world.runUntil(activeMs + retryWindowMs + attemptMs)
   nemesis.heal()
   const problems = [...site.alarms, ...unanswered(world, site, keys)]
-  return { seed, zones, faults, calls: recorder.calls, faultCounts: nemesis.counts, problems, sometimes: {}, logHash: world.logHash }
+  return {
+    seed,
+    zones,
+    faults,
+    calls: recorder.calls,
+    faultCounts: nemesis.counts,
+    problems,
+    sometimes: site.sometimes,
+    logHash: world.logHash,
+  }
 }
 
 function workloadKnobs(draw: Random, keys: readonly string[]) {

@@ -117,6 +117,12 @@ export class Site {
     else this.notes.push(`${what} ${key} at ${server}`)
   }
 
+  /** How often each rare thing was. */
+  readonly sometimes: Record<string, number> = {}
+  count(event: string): void {
+    this.sometimes[event] = (this.sometimes[event] ?? 0) + 1
+  }
+
   /** Carries something to a process, unless the network loses it. */
   carry(from: string, to: string, run: () => void): void {
     this.network.send(from, to, () => this.processes.get(to)?.deliver(run))
@@ -195,6 +201,7 @@ export class StorageProcess extends Process {
           })
         },
         alarm: (what, _shard, key) => void site.alarm(what, key, this.name),
+        count: (event) => site.count(event),
       },
     })
     this.#host = host
@@ -304,6 +311,7 @@ export class ProxyProcess extends Process {
         },
         wakeAt: (mono) => this.#wakeAt(mono, life),
         answer: (work, answer) => answers.get(work)?.(answer),
+        count: (event) => site.count(event),
         wantRow: () => undefined,
       },
     })

@@ -68,6 +68,9 @@ export class Workload {
   }
 }
 
+/** Between two sendings. */
+const retryPauseMsMax = 30
+
 interface Asking {
   readonly key: string
   readonly verb: HistoryVerb
@@ -152,7 +155,8 @@ class SimulatedClient {
     const end = (mayRepeat: boolean): void => {
       if (isOver) return
       isOver = true
-      if (mayRepeat && world.now - asking.firstAt < knobs.retryWindowMs) return this.#send(asking, attempt + 1)
+      if (mayRepeat && world.now - asking.firstAt < knobs.retryWindowMs)
+        return world.after(world.random.next() * retryPauseMsMax, () => this.#send(asking, attempt + 1))
       world.after(world.random.next() * knobs.thinkMsMax, () => this.#next())
     }
     const proxy = world.random.pick(site.proxies)

@@ -58,6 +58,7 @@ export class World {
 export class SkewedClock {
   readonly #world: World
   #offsetMs: number
+  #isRight = false
   readonly #rate: number
 
   /** @param rate 1 is true */
@@ -73,10 +74,12 @@ export class SkewedClock {
   }
 
   step(ms: number): void {
-    this.#offsetMs += ms
+    if (!this.#isRight) this.#offsetMs += ms
   }
-  get offsetMs(): number {
-    return this.#world.now * (this.#rate - 1) + this.#offsetMs
+  /** Shows true time from now on, whatever steps are still to be taken back. */
+  correct(): void {
+    this.#isRight = true
+    this.#offsetMs = this.#world.now * (1 - this.#rate)
   }
 
   /** True milliseconds until a monotonic instant. */

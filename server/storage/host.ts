@@ -19,7 +19,7 @@ import type {
 } from '../../core/wire/server-message.ts'
 import { sameIncarnation, sinceOf } from '../cluster/map.ts'
 import { justAbove, noBallot } from '../register/ballot.ts'
-import type { Instant } from '../register/work.ts'
+import type { Instant, RegisterEvent } from '../register/work.ts'
 import { Boot, type Machine, type Standing } from './boot.ts'
 import { ServerClock } from './clock.ts'
 import { Expiry, holdsAlike } from './expiry.ts'
@@ -40,6 +40,7 @@ export interface HostPorts {
   askMap(request: MapRequest): void
   /** For a person: damage, two records under one ballot, what a recovery lost. `key` '' for a whole shard. */
   alarm(what: string, shard: number, key: string): void
+  count(event: RegisterEvent): void
 }
 
 export interface HostOptions {
@@ -94,7 +95,16 @@ export class Host {
     const journal = new Journal((batch) => ports.disk.commit(batch))
     const alarm = ports.alarm.bind(ports)
     this.#journal = journal
-    this.#replicas = new Replicas({ zone, journal, disk: ports.disk, store, shards, promisesMax, alarm })
+    this.#replicas = new Replicas({
+      zone,
+      journal,
+      disk: ports.disk,
+      store,
+      shards,
+      promisesMax,
+      alarm,
+      count: (event) => ports.count(event),
+    })
     this.#clock = new ServerClock(now, times)
     this.#receiver = new Receiver(server, zone, this.#replicas, (to, message) => ports.send(to, message))
     this.#scrub = new Scrub(this.#replicas, times)

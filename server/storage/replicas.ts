@@ -8,6 +8,7 @@ import { assert } from '../../core/base/assert.ts'
 import type { HandedKey } from '../../core/wire/server-message.ts'
 import { Acceptor, type Stored } from '../register/acceptor.ts'
 import { isBelow, maxBallot, noBallot, type Ballot } from '../register/ballot.ts'
+import type { RegisterEvent } from '../register/work.ts'
 import type { Journal } from './journal.ts'
 import type { DiskPort, ShardMarks, StoreMarks, Written } from './marks.ts'
 
@@ -34,6 +35,7 @@ export interface ReplicasOptions {
   readonly shards: readonly ShardMarks[]
   readonly promisesMax?: number | undefined
   alarm(what: string, shard: number, key: string): void
+  count(event: RegisterEvent): void
 }
 
 /** Keys found damaged that are remembered; the others are found again. */
@@ -125,6 +127,7 @@ export class Replicas {
         },
         stored: (key) => this.stored(shard, key),
         put: (key, entry) => this.put(shard, key, entry),
+        count: (event) => this.#options.count(event),
         raiseCeiling: (to) => this.raiseCeiling(to),
         alarm: (what, key) => this.#options.alarm(what, shard, key),
       },

@@ -143,6 +143,7 @@ export class Stand {
           const answer = this.map.step(request)
           this.#later.push(() => server.host === host && host?.heardMap(answer, this.instant(name)))
         },
+        count: () => undefined,
         alarm: (what, _shard, key) => void this.alarms.push(`${what} ${key} at ${name}`.replace('  ', ' ')),
       },
     })
