@@ -69,6 +69,7 @@ describe('purge (R14)', () => {
       expect(purged).toBeGreaterThan(wall0 + stand.now - times.purgeHorizonMs - 300)
       expect(purged).toBeLessThanOrEqual(wall0 + stand.now - times.purgeHorizonMs)
     }
+    expect(stand.counts.get('purge-confirmed')).toBe(3)
   })
 
   it('never leaves a drop without its `purged`: they are one write', () => {
@@ -114,6 +115,8 @@ describe('purge (R14)', () => {
     stand.run(1_500, true) // C differs: it is written anew by a proxy, not dropped elsewhere
     expect(keeps(stand)).toEqual([true, true, true])
     expect(stand.sent.some(({ to, message }) => to === 'p' && message.type === 'repair' && message.key === 'k')).toBe(true)
+    expect(stand.counts.get('purge-delayed-by-silence')).toBeGreaterThan(0)
+    expect(stand.counts.get('purge-delayed-by-difference')).toBeGreaterThan(0)
   })
 
   it.each([

@@ -11,7 +11,7 @@ import type { Holds, HoldsRequest } from '../../core/wire/server-message.ts'
 import { diesAt, stubOf } from '../register/acceptor.ts'
 import { isAtMost, maxBallot, noBallot, sameBallot, type Ballot } from '../register/ballot.ts'
 import type { Instant } from '../register/work.ts'
-import type { Due, StorageTimes } from './marks.ts'
+import type { Due, StorageEvent, StorageTimes } from './marks.ts'
 import type { Replica, Replicas } from './replicas.ts'
 
 /** Keys of one turn, and of one question. */
@@ -41,6 +41,7 @@ export interface ExpiryPorts {
   send(to: string, message: HoldsRequest): void
   /** Asks a proxy for write(identity). */
   repair(key: string, now: Instant): void
+  count(event: StorageEvent): void
 }
 
 /** One shard's dead entries. */
@@ -64,6 +65,7 @@ export class Expiry {
   /** @param due at most `keysMax` keys for which something is due, after `after` @param trusted the time by which things may go */
   tick(now: Instant, trusted: EpochMs | undefined, due: (after: Due | undefined, until: EpochMs, keysMax: number) => readonly Due[]): void {
     if (this.#question !== undefined && now.mono < this.#question.endsMono) return
+    if (this.#question !== undefined) this.#ports.count('purge-delayed-by-silence')
     this.#question = undefined // a zone that is away only delays
     const replica = this.#replicas.of(this.#shard)
     if (replica?.acceptor === undefined || trusted === undefined) return
@@ -109,6 +111,7 @@ export class Expiry {
     let purged = noBallot
     for (const [index, { key, ballot }] of question.keys.entries()) {
       if (!answers.every((isSame) => isSame[index] === true)) {
+        this.#ports.count('purge-delayed-by-difference')
         this.#ports.repair(key, now)
         continue
       }
@@ -118,6 +121,7 @@ export class Expiry {
       purged = maxBallot(purged, ballot)
     }
     if (sameBallot(purged, noBallot)) return
+    this.#ports.count('purge-confirmed')
     // Late ACCEPTs of a touch that was prepared before the entry died are below the horizon, too.
     const horizon: Ballot = { ...noBallot, ms: trusted - this.#times.purgeHorizonMs }
     this.#replicas.mark(this.#shard, { purged: maxBallot(replica.marks.purged, maxBallot(purged, horizon)) })

@@ -54,6 +54,7 @@ describe('a planned move within a zone', () => {
     stand.run(300)
     expect(stand.read('s0', { epoch: 1 })).toMatchObject({ type: 'rejected', reason: 'epoch', row: row(stand) })
     expect(stand.shows('s0')).toBe('closed')
+    expect(stand.counts.get('stale-owner-contacted')).toBe(2)
   })
 
   it('goes on answering while it copies; what it accepts meanwhile is sent after', () => {
@@ -154,13 +155,13 @@ describe('a planned move within a zone', () => {
   it('B’s floor outlives its restart right after the switch', () => {
     const stand = standWithSpare()
     stand.prepare('s0', ballot(40_000))
-    stand.holds = ({ message, to }) => to === 't0' && message.type === 'rejected'
     move(stand)
-    stand.run(100)
+    for (let step = 0; step < 30 && stand.state('t0') !== 'received'; step++) stand.run(10)
     stand.restart('t0')
     stand.run(300)
     expect(stand.state('t0')).toBe('serving')
     expect(stand.accept('t0', ballot(40_000), record('late'))).toMatchObject({ type: 'rejected', reason: 'lasting' })
+    expect(stand.counts.get('handover-served-after-restart')).toBe(1)
   })
 
   it('B’s ceiling and tail are durable before the map names it', () => {
@@ -217,6 +218,7 @@ describe('a planned move within a zone', () => {
     stand.run(1_000)
     expect(stand.state('s0')).toBe('frozen')
     expect(stand.shows('s0')).toBe('closed')
+    expect(stand.counts.get('accept-in-freeze')).toBe(1)
   })
 
   it('resumes in the next epoch when B does not take the tail (aborted handover)', () => {
@@ -235,6 +237,7 @@ describe('a planned move within a zone', () => {
     move(stand)
     stand.run(300)
     expect(stand.shows('t0')).toBe('five')
+    expect([stand.counts.get('handover-aborted'), stand.counts.get('handover-served')]).toEqual([1, 1])
   })
 
   it('a giver that ended while frozen asks the map, and goes on where it was named', () => {

@@ -110,6 +110,7 @@ describe('epochs', () => {
     expect(stand.prepare('s0', ballot(9), { epoch: 1 })).toMatchObject(refusal)
     expect(stand.accept('s0', ballot(9), record('x'), { epoch: 1 })).toMatchObject(refusal)
     expect(stand.shows('s0')).toBe('no key')
+    expect(stand.counts.get('stale-epoch-refused')).toBe(3)
   })
 
   it('an older one is refused also by a server that heard of the newer one from a proxy alone', () => {

@@ -91,6 +91,7 @@ describe('a server that lost its directory', () => {
     stand.start('s0')
     stand.run(300)
     expect(stand.shows('s0')).toBe('nine')
+    expect([stand.counts.get('learner-served'), stand.counts.get('learner-met-difference')]).toEqual([1, 2])
   })
 
   it('answers none of the three before all copies are durable, then begins above every ceiling that it copied (L6)', () => {
@@ -368,6 +369,7 @@ describe('too few voting sources', () => {
     expect(['s0', 's1', 's2'].map((name) => stand.shows(name))).toEqual(['nine', 'nine', 'nine'])
     expect(stand.shows('s2', { key: 'only' })).toBe('kept')
     expect(stand.alarms.some((alarm) => alarm.includes('what only lost stores had'))).toBe(true)
+    expect(stand.counts.get('shard-recovered')).toBe(3)
   })
 
   it('whoever was not there at a recovery learns from those who were', () => {

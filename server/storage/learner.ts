@@ -12,7 +12,7 @@ import { nextEpoch } from '../cluster/map.ts'
 import type { Stored } from '../register/acceptor.ts'
 import { isBelow, maxBallot, noBallot, sameBallot, sourcesOf, type Ballot } from '../register/ballot.ts'
 import type { Instant } from '../register/work.ts'
-import type { StorageTimes } from './marks.ts'
+import type { StorageEvent, StorageTimes } from './marks.ts'
 import type { Replicas } from './replicas.ts'
 
 /** Keys of a page. */
@@ -23,6 +23,7 @@ export interface LearnerPorts {
   send(to: string, message: CopyRequest): void
   askMap(request: MapRequest): void
   alarm(what: string): void
+  count(event: StorageEvent): void
 }
 
 interface Source {
@@ -164,7 +165,10 @@ export class Learner {
     const stored = this.#replicas.stored(this.#shard, key)
     if (stored.type === 'damaged') return // stays so until an ACCEPT above the ceiling
     if (entry === 'damaged') this.#unread.set(key, (this.#unread.get(key) ?? new Set()).add(from))
-    else if (isNewer(entry, stored)) this.#replicas.put(this.#shard, key, entry)
+    else {
+      if (stored.type === 'entry' && !sameBallot(stored.entry.ballot, entry.ballot)) this.#ports.count('learner-met-difference')
+      if (isNewer(entry, stored)) this.#replicas.put(this.#shard, key, entry)
+    }
   }
 
   #settle(now: Instant): void {
@@ -184,6 +188,7 @@ export class Learner {
     this.#replicas.raiseCeiling(this.#ceiling)
     this.#replicas.mark(this.#shard, { state: 'serving', purged, keepsOwn: false })
     if (this.#recovers !== undefined) this.#ports.alarm('what only lost stores had of this shard is gone, as it was accepted')
+    this.#ports.count(this.#recovers === undefined ? 'learner-served' : 'shard-recovered')
     // Its first answers wait for these marks, and with them for all copies (L6).
     this.#replicas.serve(this.#shard)
   }

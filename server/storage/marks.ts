@@ -113,3 +113,20 @@ export const storageTimes: StorageTimes = Object.freeze({
   ceilingMs: 10_000,
   freezeMs: 2_000,
 })
+
+/** What roles do beside the ordinary. Counted as `RegisterEvent`s are. */
+export type StorageEvent =
+  /** A stale proxy was told the newer row, by an owner or by a server that gave the shard away. */
+  | 'stale-epoch-refused'
+  | 'stale-owner-contacted'
+  | 'accept-in-freeze'
+  | 'learner-served'
+  /** Sources differed in a key: one of them had what was accepted by a minority, or lagged. */
+  | 'learner-met-difference'
+  | 'handover-served'
+  | 'handover-served-after-restart'
+  | 'handover-aborted'
+  | 'purge-confirmed'
+  | 'purge-delayed-by-difference'
+  | 'purge-delayed-by-silence'
+  | 'shard-recovered'

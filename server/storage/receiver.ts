@@ -21,6 +21,11 @@ export class Receiver {
     this.#send = send
   }
 
+  /** False for a move that began before this server's start. */
+  knows(shard: number): boolean {
+    return this.#moves.has(shard)
+  }
+
   heardOffer(from: string, { id, shard, row }: Offer): void {
     const known = this.#moves.get(shard)
     const ready = (): void => this.#send(from, { type: 'ready', id, shard })

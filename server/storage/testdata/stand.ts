@@ -71,6 +71,7 @@ export class Stand {
   /** Everything that ever left. */
   readonly sent: Sent[] = []
   readonly alarms: string[] = []
+  readonly counts = new Map<string, number>()
   /** Servers whose writes wait for `sync`. */
   readonly slow = new Set<string>()
   readonly #mode: DurabilityMode
@@ -143,7 +144,7 @@ export class Stand {
           const answer = this.map.step(request)
           this.#later.push(() => server.host === host && host?.heardMap(answer, this.instant(name)))
         },
-        count: () => undefined,
+        count: (event) => void this.counts.set(event, (this.counts.get(event) ?? 0) + 1),
         alarm: (what, _shard, key) => void this.alarms.push(`${what} ${key} at ${name}`.replace('  ', ' ')),
       },
     })
