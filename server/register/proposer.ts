@@ -15,6 +15,8 @@ import { medianOf, type Answer, type Instant, type RegisterPorts, type Work } fr
 export const phaseMsMax = 60
 /** The longest wait between two rounds. */
 const backOffMsMax = 40
+/** Operations of one round: their completions must find room in one record, beside those of other proxies. */
+export const roundOperationsMax = 64
 
 interface Preparing {
   readonly type: 'preparing'
@@ -23,10 +25,11 @@ interface Preparing {
   readonly early: ReadonlySet<Work>
   readonly promises: Map<number, { readonly entry: ReplicaEntry | undefined; readonly isWhole: boolean; readonly clock: EpochMs }>
 }
-/** The highest entry came without its payload. */
+/** The highest entry came without its payload: it is asked for, and a late promise that brings it is as good. */
 interface Fetching extends Omit<Preparing, 'type'> {
   readonly type: 'fetching'
   readonly ballot: Ballot
+  readonly prepareId: number
 }
 interface Accepting {
   readonly type: 'accepting'
@@ -47,9 +50,13 @@ interface Round {
   /** Of the messages of this phase: an answer to another one is not for us. */
   readonly id: number
   readonly endsMono: number
-  /** Zones that said no, or cannot be asked. */
-  readonly refused: Set<number>
+  /** Zones that said no, and why. */
+  readonly refused: Map<number, Why>
 }
+
+/** Why a round came to nothing. */
+type Why = 'contention' | 'no-quorum' | 'overload'
+const whyOf: Partial<Record<string, Why>> = { ballot: 'contention', lasting: 'contention', busy: 'overload' }
 
 export class Proposer {
   readonly key: string
@@ -59,7 +66,7 @@ export class Proposer {
   /** The highest bound of a REJECT. Own ballots do not count: after a step of the clock they would carry its fault on. */
   #seen: Ballot = noBallot
   #failures = 0
-  #why: 'contention' | 'no-quorum' = 'no-quorum'
+  #why: Why = 'no-quorum'
 
   constructor(key: string, ports: RegisterPorts) {
     this.key = key
@@ -99,10 +106,12 @@ export class Proposer {
 
   receive(answer: ReplicaAnswer, now: Instant): void {
     const phase = this.#phase
-    if (phase.type === 'idle' || phase.type === 'backing-off' || answer.id !== phase.round.id) return
+    if (phase.type === 'idle' || phase.type === 'backing-off') return
+    const isLate = phase.type === 'fetching' && answer.id === phase.prepareId && answer.type === 'promised' && answer.isWhole
+    if (answer.id !== phase.round.id && !isLate) return
     if (answer.type === 'rejected') return this.#rejected(answer, phase, now)
     if (answer.epoch !== phase.round.row.epoch) return // votes are counted within one epoch (R11)
-    if (answer.type === 'promised' && phase.type === 'preparing') {
+    if (answer.type === 'promised' && (phase.type === 'preparing' || isLate)) {
       const { entry, isWhole, clock, zone } = answer
       phase.promises.set(zone, { entry, isWhole, clock })
       if (phase.promises.size >= this.#quorum) this.#decide(phase, now)
@@ -126,7 +135,7 @@ export class Proposer {
     this.#endLate(now)
     if (this.#queue.length === 0) return this.#rest()
     if (!this.#ports.clockIsTrusted(now)) {
-      for (const work of this.#queue.splice(0)) this.#end(work, 'clock', now)
+      this.#endWhere(() => true, 'clock', now)
       return this.#rest()
     }
     const ballot = this.#ports.ballots.above(this.#seen, now.wall)
@@ -145,7 +154,7 @@ export class Proposer {
   #round(ballot: Ballot, now: Instant): Round {
     const endsMono = now.mono + phaseMsMax
     this.#ports.wakeAt(endsMono)
-    return { ballot, row: this.#ports.row(), id: this.#ports.nextId(now), endsMono, refused: new Set() }
+    return { ballot, row: this.#ports.row(), id: this.#ports.nextId(now), endsMono, refused: new Map() }
   }
 
   /** A quorum promised: nothing that is not shown here can have been chosen below our ballot, or ever will be. */
@@ -161,16 +170,17 @@ export class Proposer {
     const clocks = shown.map(({ clock }) => clock)
 
     this.#endLate(now)
-    for (const work of this.#queue.filter((one) => this.#isTooOld(one, clocks, now))) this.#take(work, 'too-old', now)
-    if (!this.#ports.clockIsTrusted(now)) for (const work of this.#queue.splice(0)) this.#end(work, 'clock', now)
+    this.#endWhere((work) => this.#isTooOld(work, clocks, now), 'too-old', now)
+    if (!this.#ports.clockIsTrusted(now)) this.#endWhere(() => true, 'clock', now)
 
-    if (this.#queue.length === 0) return this.#rest()
+    const batch = this.#queue.splice(0, roundOperationsMax)
+    if (batch.length === 0) return this.#rest()
 
     const before = entry?.record
     const trimAt = Math.min(now.wall, medianOf(clocks)) as EpochMs
     const answers = new Map<Work, Answer>()
     let record = before
-    for (const work of this.#queue) {
+    for (const work of batch) {
       const decision = this.#apply(work, record, before, now, trimAt)
       if (decision.record !== record) work.acceptWasSent = 'next'
       record = decision.record
@@ -180,6 +190,8 @@ export class Proposer {
       record = sealed(entry.record, now.wall)
       this.#ports.count('expiry-sealed')
     }
+    // A refusal that is remembered changes the record, and its expiry must not come back to life under another clock (R13).
+    if (record !== before && record?.value !== undefined && isDead(record, now.wall)) record = sealed(record, now.wall)
     if (record === before) {
       // Nothing changed. Who waited before the PREPARE left may be answered from a state that is chosen already.
       for (const [work, answer] of answers) {
@@ -187,13 +199,8 @@ export class Proposer {
         answers.delete(work)
         this.#ports.answer(work, answer)
       }
-      if (answers.size === 0) {
-        this.#queue = []
-        this.#failures = 0
-        return this.#rest()
-      }
+      if (answers.size === 0) return this.#succeeded(now)
     }
-    this.#queue = []
     if (record === before && [...answers.keys()].some((work) => !early.has(work))) this.#ports.count('late-joiner-accepted')
     if (record === before && [...answers.keys()].some((work) => work.acceptWasSent === 'yes')) this.#ports.count('refusal-sealed')
     this.#accept(round, record ?? blank(answers, now.wall), answers, now)
@@ -224,9 +231,9 @@ export class Proposer {
   #fetch(phase: Preparing | Fetching, ballot: Ballot, now: Instant): void {
     if (phase.type === 'fetching') return this.#lost('contention', now)
     this.#ports.count('payload-fetched')
-    const { row } = phase.round
+    const { row, id } = phase.round
     const round = { ...this.#round(phase.round.ballot, now), row }
-    this.#phase = { ...phase, type: 'fetching', round, ballot }
+    this.#phase = { ...phase, type: 'fetching', round, ballot, prepareId: id }
     for (const [zone, { entry }] of phase.promises) {
       if (entry === undefined || !sameBallot(entry.ballot, ballot)) continue
       this.#ports.send(zone, row, { type: 'read', id: round.id, shard: row.shard, epoch: row.epoch, key: this.key, wants: 'whole' })
@@ -243,9 +250,14 @@ export class Proposer {
   }
 
   #chosen({ answers }: Accepting, now: Instant): void {
-    this.#failures = 0
     for (const [work, answer] of answers) this.#ports.answer(work, answer)
-    this.#phase = { type: 'idle' }
+    this.#succeeded(now)
+  }
+
+  #succeeded(now: Instant): void {
+    this.#failures = 0
+    this.#why = 'no-quorum'
+    this.#rest()
     this.#begin(now)
   }
 
@@ -259,14 +271,18 @@ export class Proposer {
       if (phase.type !== 'accepting' && sameBallot(answer.bound, round.ballot)) return // a PREPARE that came twice
       this.#seen = maxBallot(this.#seen, answer.bound)
     }
-    round.refused.add(answer.zone)
-    if (round.row.servers.length - round.refused.size >= this.#quorum) return
-    this.#ports.count('duel')
-    this.#lost('contention', now)
+    round.refused.set(answer.zone, whyOf[answer.reason] ?? 'no-quorum')
+    // Of a payload one zone was asked: it has it no longer, or does not say.
+    if (phase.type !== 'fetching' && round.row.servers.length - round.refused.size >= this.#quorum) return
+    const why = worst(round.refused)
+    if (why === 'contention') this.#ports.count('duel')
+    this.#lost(why, now)
   }
 
-  #lost(why: 'contention' | 'no-quorum', now: Instant): void {
+  #lost(why: Why, now: Instant): void {
     this.#why = why
+    // Whoever is overloaded is not asked again for those of whom nothing left: that would be more load.
+    if (why === 'overload') this.#endWhere(({ acceptWasSent }) => acceptWasSent === 'no', why, now)
     const waitMsMax = Math.min(4 * 2 ** Math.min(this.#failures++, 10), backOffMsMax)
     this.#again(now, 1 + this.#ports.random.next() * (waitMsMax - 1))
   }
@@ -288,7 +304,7 @@ export class Proposer {
   /** Answers those whose time is over, and takes them out, so that no later ACCEPT carries them. */
   #endLate(now: Instant): void {
     const isLate = (work: Work): boolean => now.mono >= work.deadlineMono
-    for (const work of this.#queue.filter(isLate)) this.#take(work, this.#why, now)
+    this.#endWhere(isLate, this.#why, now)
     if (this.#phase.type !== 'accepting') return
     const { answers } = this.#phase
     for (const work of [...answers.keys()].filter(isLate)) {
@@ -298,14 +314,17 @@ export class Proposer {
     }
   }
 
+  /** Answers those of the queue that must not go on. */
+  #endWhere(isOver: (work: Work) => boolean, why: NoEffect, now: Instant): void {
+    const over = this.#queue.filter(isOver)
+    if (over.length === 0) return
+    this.#queue = this.#queue.filter((work) => !isOver(work))
+    for (const work of over) this.#end(work, why, now)
+  }
+
   #isTooOld({ sentAt }: Work, clocks: readonly EpochMs[], now: Instant): boolean {
     if (sentAt === undefined) return false
     return Math.max(now.wall, medianOf(clocks)) - sentAt > this.#ports.rules.lifeMs / 2
-  }
-
-  #take(work: Work, why: NoEffect, now: Instant): void {
-    this.#queue.splice(this.#queue.indexOf(work), 1)
-    this.#end(work, why, now)
   }
 
   #end(work: Work, why: NoEffect, now: Instant): void {
@@ -317,6 +336,12 @@ export class Proposer {
 }
 
 type NoEffect = (Answer & { type: 'no-effect' })['why']
+
+/** One word for a round that several zones refused. Overload comes first: for its sake nothing is asked again. */
+function worst(refused: ReadonlyMap<number, Why>): Why {
+  const all = [...refused.values()]
+  return all.includes('overload') ? 'overload' : all.includes('contention') ? 'contention' : 'no-quorum'
+}
 
 /** Dead by time alone, or without the payload that would say more: another zone may hold a later expiry (R13). */
 export const restsOnExpiry = (entry: ReplicaEntry, now: EpochMs): boolean =>

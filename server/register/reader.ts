@@ -24,12 +24,14 @@ interface Held {
 interface Round {
   readonly id: number
   readonly row: ShardRow
-  readonly members: Work[]
+  members: Work[]
   readonly endsMono: number
   /** Who has not answered by then is not waited for: the others are asked, or what they showed is written back. */
-  readonly patienceMono: number
+  patienceMono: number
   readonly answers: Map<number, Held>
   readonly refused: Set<number>
+  /** Some zone refused because it has too much to do. */
+  isOverload: boolean
   isWide: boolean
   step: 'reading' | 'fetching' | 'writing-back'
   /** What is written back, and who holds it. */
@@ -87,6 +89,7 @@ export class Reader {
         return
       }
       if (!isWhole && round.answers.get(zone)?.isWhole) return // the whole answer and the bare one crossed
+      round.step = 'reading' // what was fetched is there
       round.answers.set(zone, { entry, isWhole })
       this.#settle(round, now)
     } else if (answer.type === 'accepted' && round.step === 'writing-back') {
@@ -111,6 +114,7 @@ export class Reader {
       patienceMono: now.mono + this.#ports.hedgeMs(),
       answers: new Map(),
       refused: new Set(),
+      isOverload: false,
       isWide: false,
       step: 'reading',
       ballot: noBallot,
@@ -130,9 +134,11 @@ export class Reader {
   }
 
   /** The other zones as well: the hedge, and the tie-break. Of them the first is asked for the payload: the one that should have it may be gone. */
-  #widen(round: Round): void {
+  #widen(round: Round, now: Instant): void {
     if (round.isWide) return
     round.isWide = true
+    round.patienceMono = now.mono + this.#ports.hedgeMs() // they get as long as the first
+    this.#ports.wakeAt(round.patienceMono)
     this.#ports.count('hedge')
     const count = round.row.servers.length
     const first = this.#ports.nearest(round.row)
@@ -147,13 +153,14 @@ export class Reader {
       const ballot = entry?.ballot ?? noBallot
       if (holdersOf(answers, ballot).length >= quorum) return this.#answerFrom(round, ballot, now)
     }
-    const missing = round.row.servers.length - answers.size - round.refused.size
+    const heard = new Set([...answers.keys(), ...round.refused]).size
+    const missing = round.row.servers.length - heard
     if (answers.size < quorum) {
-      if (now.mono >= round.patienceMono || answers.size + round.refused.size >= quorum) this.#widen(round)
+      if (now.mono >= round.patienceMono || heard >= quorum) this.#widen(round, now)
       if (answers.size + missing < quorum) this.#again(now)
       return
     }
-    if (!round.isWide) return this.#widen(round)
+    if (!round.isWide) return this.#widen(round, now)
     if (missing === 0 || now.mono >= round.patienceMono) this.#writeBack(round, now)
   }
 
@@ -210,6 +217,7 @@ export class Reader {
       return this.#propose(round, now)
     }
     round.refused.add(answer.zone)
+    round.isOverload ||= answer.reason === 'busy'
     if (round.step === 'reading') return this.#settle(round, now)
     if (round.step === 'fetching' || round.row.servers.length - round.refused.size < this.#quorum) this.#again(now)
   }
@@ -217,6 +225,11 @@ export class Reader {
   #again(now: Instant): void {
     const round = this.#round
     if (round === undefined) return
+    if (round.isOverload) {
+      // More rounds would be more load.
+      for (const work of round.members) this.#ports.answer(work, { type: 'no-effect', why: 'overload', now: now.wall })
+      return this.#next(now)
+    }
     if (++this.#failures >= roundsMax) return this.#propose(round, now)
     this.#queue = [...round.members, ...this.#queue]
     this.#next(now)
@@ -242,8 +255,8 @@ export class Reader {
       return false
     }
     this.#queue = this.#queue.filter(end)
-    const members = this.#round?.members
-    if (members) members.splice(0, members.length, ...members.filter(end))
+    const round = this.#round
+    if (round) round.members = round.members.filter(end)
   }
 }
 
