@@ -68,6 +68,15 @@ describe('a server that lost its directory', () => {
     expect(stand.shows('s0')).toBe('five')
   })
 
+  it('tells nobody of a loss while it only waits a little', () => {
+    const stand = new Stand(3)
+    stand.crash('s2')
+    stand.lose('s0')
+    stand.start('s0')
+    stand.run(300)
+    expect(stand.counts.get('closed-for-loss')).toBeUndefined()
+  })
+
   it('copies 3 of the 4 others of 5 zones: 2 of them can miss what was chosen', () => {
     const stand = new Stand(5)
     hold(stand, ['s0', 's3', 's4'], 5, 'five')
@@ -363,6 +372,8 @@ describe('too few voting sources', () => {
     for (const name of ['s0', 's1', 's2']) stand.start(name)
     stand.run(1_000)
     expect(['s0', 's1', 's2'].map((name) => stand.shows(name))).toEqual(['closed', 'closed', 'closed'])
+    expect(stand.counts.get('closed-for-loss')).toBe(3)
+    expect(stand.alarms.filter((alarm) => alarm.includes('recover --accept-loss')).length).toBe(3)
     const row = stand.map.rows[0] as Parameters<typeof recoveredBy>[0]
     stand.map.step({ type: 'map-swap', id: 1, row: recoveredBy(row, [0, 1, 2]) })
     stand.run(600)

@@ -17,6 +17,10 @@ import type { Replicas } from './replicas.ts'
 
 /** Keys of a page. */
 const keysMax = 256
+/** Keys that some source could not read, which are remembered; further ones are damaged here, too. */
+const unreadMax = 4_096
+/** Polls of the map without enough voting zones, until a person is told that it may have to be recovered. */
+const patiencePolls = 10
 
 export interface LearnerPorts {
   nextId(): number
@@ -56,6 +60,8 @@ export class Learner {
   /** Keys that a source could not read, with those sources: for such a key they are none. */
   readonly #unread = new Map<string, Set<string>>()
   #enoughMono: number | undefined
+  #fencingMono: number | undefined
+  #isTold = false
   #ceiling: Ballot = noBallot
   #purged: Ballot = noBallot
 
@@ -87,7 +93,17 @@ export class Learner {
     if (row === undefined) return
     if (this.#step === 'taking') return this.#take(row, now)
     for (const [zone, server] of row.servers.entries()) if (this.#mayGive(zone)) this.#request(server, zone, row, now)
+    if (this.#step === 'fencing') this.#complain(now)
     this.#settle(now)
+  }
+
+  /** D5: it goes on asking, but zones that all lost what they had will never answer. */
+  #complain(now: Instant): void {
+    this.#fencingMono ??= now.mono
+    if (this.#isTold || now.mono - this.#fencingMono < patiencePolls * this.#times.pollMs) return
+    this.#isTold = true
+    this.#ports.count('closed-for-loss')
+    this.#ports.alarm('too few voting zones to learn from: closed until they are back, or until `recover --accept-loss`')
   }
 
   /** The map's word on the epoch that was asked for. Only the own transaction counts: an older life may have voted in any other epoch. */
@@ -164,7 +180,8 @@ export class Learner {
     if (entry === 'absent') return
     const stored = this.#replicas.stored(this.#shard, key)
     if (stored.type === 'damaged') return // stays so until an ACCEPT above the ceiling
-    if (entry === 'damaged') this.#unread.set(key, (this.#unread.get(key) ?? new Set()).add(from))
+    if (entry === 'damaged' && this.#unread.size >= unreadMax && !this.#unread.has(key)) this.#replicas.put(this.#shard, key, 'damaged')
+    else if (entry === 'damaged') this.#unread.set(key, (this.#unread.get(key) ?? new Set()).add(from))
     else {
       if (stored.type === 'entry' && !sameBallot(stored.entry.ballot, entry.ballot)) this.#ports.count('learner-met-difference')
       if (isNewer(entry, stored)) this.#replicas.put(this.#shard, key, entry)

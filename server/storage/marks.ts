@@ -130,3 +130,5 @@ export type StorageEvent =
   | 'purge-delayed-by-difference'
   | 'purge-delayed-by-silence'
   | 'shard-recovered'
+  /** Too few zones vote for a learner to come back by itself. */
+  | 'closed-for-loss'
