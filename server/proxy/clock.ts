@@ -1,5 +1,5 @@
 /**
- * Proxy clock: whether a proxy may trust its wall clock (R15). DESIGN.md, sentences C1 to C4.
+ * Proxy clock: whether a proxy may trust its wall clock (R15). DESIGN.md, sentences C1 to C5.
  * Pure. Invariant: before the clocks of a quorum of zones are known it trusts nothing; and a step of its own clock makes it ask anew.
  * Why the median: one server whose clock is odd is a suspect, not an authority; with it alone nothing is stopped and nothing obeyed.
  */
@@ -24,6 +24,8 @@ interface Measured {
 
 /** Between two turns the wall clock may move against the monotonic one by this share of the bound. More is a step. */
 const stepShare = 0.1
+/** Wall clocks come in whole milliseconds. */
+const roundingMs = 2
 
 export class ProxyClock {
   readonly #zones: number
@@ -50,10 +52,13 @@ export class ProxyClock {
     this.turn(now)
     if (zone < 0 || zone >= this.#zones) return
     const roundTripMs = Math.max(0, now.mono - askedMono)
+    const measured = { offsetMs: theirs - (now.wall - roundTripMs / 2), roundTripMs, mono: now.mono }
     const known = this.#measured.get(zone)
-    // A slow answer says less than a quick one that is still young.
-    if (known !== undefined && known.roundTripMs < roundTripMs && now.mono - known.mono < this.#lifeMs / 2) return
-    this.#measured.set(zone, { offsetMs: theirs - (now.wall - roundTripMs / 2), roundTripMs, mono: now.mono })
+    // A slow answer says less than a quick one that is still young, unless both cannot be true: a suspended machine stops both its clocks,
+    // sees no step, and must believe the first answers that it gets (C5).
+    const isVaguer = known !== undefined && known.roundTripMs < roundTripMs && now.mono - known.mono < this.#lifeMs / 2
+    if (isVaguer && Math.abs(known.offsetMs - measured.offsetMs) <= (known.roundTripMs + roundTripMs) / 2 + roundingMs) return
+    this.#measured.set(zone, measured)
   }
 
   /** Once a turn: a wall clock that moved against the monotonic one has stepped, and what was measured by it means nothing. */
@@ -69,20 +74,22 @@ export class ProxyClock {
 
   isTrusted(now: Instant): boolean {
     this.turn(now)
-    const median = this.#median(now)
+    const middle = this.#middle(now)
     // Half a round trip is what the measurement itself may be wrong by.
-    return median !== undefined && Math.abs(median.offsetMs) + median.roundTripMs / 2 <= this.#boundMs / 2
+    const isNear = ({ offsetMs, roundTripMs }: Measured): boolean => Math.abs(offsetMs) + roundTripMs / 2 <= this.#boundMs / 2
+    return middle.length > 0 && middle.every(isNear)
   }
 
   /** The time by the median of the servers; before it is known, by the own clock. */
   storeTime(now: Instant): EpochMs {
-    return epochMs(Math.round(now.wall + (this.#median(now)?.offsetMs ?? 0)))
+    return epochMs(Math.round(now.wall + (this.#middle(now)[0]?.offsetMs ?? 0)))
   }
 
-  #median(now: Instant): Measured | undefined {
+  /** The median; of an even number both in the middle, for either may be the odd one. Empty: too few are known. */
+  #middle(now: Instant): readonly Measured[] {
     const young = [...this.#measured.values()].filter(({ mono }) => now.mono - mono <= this.#lifeMs)
-    if (young.length < quorumOf(this.#zones)) return undefined
+    if (young.length < quorumOf(this.#zones)) return []
     young.sort((a, b) => a.offsetMs - b.offsetMs)
-    return young[(young.length - 1) >> 1]
+    return young.slice((young.length - 1) >> 1, (young.length >> 1) + 1)
   }
 }

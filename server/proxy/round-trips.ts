@@ -20,7 +20,10 @@ export class RoundTrips {
   readonly #ids = new Float64Array(sentMax)
   readonly #sent = new Float64Array(sentMax)
   readonly #means = new Map<string, number>()
+  /** Since when a server has not answered anything that it was asked. */
+  readonly #silentSince = new Map<string, number>()
   readonly #ring = new Float64Array(ringLength)
+  #latestMono = 0
   #measured = 0
   #hedgeMs = hedgeMsFirst
 
@@ -28,6 +31,14 @@ export class RoundTrips {
   sent(id: number, mono: number): void {
     this.#ids[id % sentMax] = id
     this.#sent[id % sentMax] = mono
+    this.#latestMono = mono
+  }
+
+  /** The request went to this server. */
+  asked(server: string, id: number): void {
+    if (this.#silentSince.has(server)) return
+    if (this.#silentSince.size >= serversMax) this.#silentSince.clear()
+    this.#silentSince.set(server, this.sentAt(id) ?? this.#latestMono)
   }
 
   /** When the request left; undefined: too long ago. */
@@ -37,6 +48,7 @@ export class RoundTrips {
 
   /** A server answered after `ms`. `isRead`: it had no disk to wait for. */
   heard(server: string, ms: number, isRead: boolean): void {
+    this.#silentSince.delete(server)
     const mean = this.#means.get(server)
     if (mean === undefined && this.#means.size >= serversMax) this.#means.clear()
     this.#means.set(server, mean === undefined ? ms : mean + (ms - mean) * share)
@@ -50,15 +62,16 @@ export class RoundTrips {
     return this.#hedgeMs
   }
 
-  /** Index of the server that answers soonest; one that was never heard comes before all, so that it is measured. */
+  /** Index of the server that answers soonest. One that was never heard comes first, so that it is measured; one that has been silent for longer than another takes comes after it. */
   nearest(servers: readonly string[]): number {
     let best = 0
     let least = Infinity
     for (const [index, server] of servers.entries()) {
-      const mean = this.#means.get(server) ?? 0
-      if (mean < least) {
+      const silentMs = this.#latestMono - (this.#silentSince.get(server) ?? this.#latestMono)
+      const ms = Math.max(this.#means.get(server) ?? 0, silentMs)
+      if (ms < least) {
         best = index
-        least = mean
+        least = ms
       }
     }
     return best

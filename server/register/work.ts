@@ -18,11 +18,14 @@ export interface Instant {
 
 /** One operation that waits for its answer. */
 export interface Work {
-  /** Undefined: a read that has to be made chosen, or a repair; it changes nothing itself. */
-  readonly operation: Operation | undefined
+  /** Undefined: a read that has to be made chosen, or a repair; it changes nothing itself. The proxy may give its request a name before anything is sent. */
+  operation: Operation | undefined
   /** No new ballot for it from here on. */
   readonly deadlineMono: number
-  /** When the client sent it, by the store's clock as the client knew it. Undefined: it did not say. */
+  /**
+   * When the client first sent it, by the store's clock as the client knew it; of a repetition too, for its age counts from there.
+   * Undefined: it did not say.
+   */
   readonly sentAt: EpochMs | undefined
   /** Whether an ACCEPT with its effect left, in any round: from then on a deadline means unknown, and a refusal is sealed (R10). */
   acceptWasSent: 'no' | 'next' | 'yes'
@@ -64,7 +67,7 @@ export type RegisterEvent =
   | 'floor-raised-by-eviction'
   | 'damage-healed'
 
-/** What the proxy gives to the rounds of its keys. */
+/** What the proxy gives to the rounds of its keys. None of these may call back into a machine: what comes of them comes later. */
 export interface RegisterPorts {
   readonly ballots: Ballots
   readonly random: Random
