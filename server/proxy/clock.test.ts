@@ -80,3 +80,24 @@ test('a zone that does not exist has no voice', () => {
   clock.hear(1, theirs(0), 0, at(0))
   expect(clock.isTrusted(at(0))).toBe(false)
 })
+
+test('the first answers after a suspend that stopped both clocks are believed, slower ones too (C5, interleaving 6)', () => {
+  const clock = new ProxyClock({ zones: 3 })
+  for (const zone of [0, 1, 2]) clock.hear(zone, theirs(0), 0, at(1))
+  expect(clock.isTrusted(at(2))).toBe(true)
+  clock.hear(0, theirs(60_003), 3, at(6)) // a minute went by that neither of our clocks saw
+  expect(clock.isTrusted(at(6))).toBe(true) // it could be the server
+  clock.hear(1, theirs(60_003), 3, at(6))
+  expect(clock.isTrusted(at(6))).toBe(false)
+})
+
+test('of two clocks neither may be odd: a median of two does not say which one is right (C3)', () => {
+  for (const ahead of [60_000, -60_000]) {
+    const clock = new ProxyClock({ zones: 3 })
+    clock.hear(0, theirs(0), 0, at(0))
+    clock.hear(1, theirs(0, ahead), 0, at(0))
+    expect(clock.isTrusted(at(0))).toBe(false)
+    clock.hear(2, theirs(0), 0, at(0))
+    expect(clock.isTrusted(at(0))).toBe(true)
+  }
+})

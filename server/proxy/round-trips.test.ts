@@ -37,3 +37,18 @@ test('a request that left too long ago is not measured by another', () => {
   expect(trips.sentAt(5)).toBeUndefined()
   expect(trips.sentAt(5 + 8_192)).toBe(900)
 })
+
+test('a server that went silent is not asked first any more, until it answers', () => {
+  const trips = new RoundTrips()
+  trips.heard('far', 20, true)
+  trips.heard('near', 2, true)
+  trips.sent(1, 100)
+  trips.asked('near', 1)
+  trips.sent(2, 115)
+  trips.asked('near', 2)
+  expect(trips.nearest(['far', 'near'])).toBe(1) // silent for 15 ms: still sooner than the other
+  trips.sent(3, 121)
+  expect(trips.nearest(['far', 'near'])).toBe(0)
+  trips.heard('near', 21, true)
+  expect(trips.nearest(['far', 'near'])).toBe(1)
+})
