@@ -332,6 +332,26 @@ describe('a planned move within a zone', () => {
     expect(stand.read('s0', { epoch: 1 })?.zone).toBe(0)
   })
 
+  it('comes to nothing when B is silent or refuses, and another one may begin', () => {
+    const stand = standWithSpare()
+    stand.accept('s0', ballot(5), record('five'))
+    stand.crash('t0')
+    move(stand)
+    stand.run(3_000)
+    expect(stand.shows('s0')).toBe('five')
+    stand.start('t0')
+    stand.run(100)
+    move(stand)
+    stand.run(300)
+    expect(stand.shows('t0')).toBe('five')
+    // To a server of another zone: it has the shard itself.
+    expect(stand.server('t0').host?.handOver(0, 's1', stand.instant('t0'))).toBe(true)
+    stand.run(50)
+    expect(stand.server('t0').host?.handOver(0, 's0', stand.instant('t0'))).toBe(true)
+    stand.run(300)
+    expect(stand.shows('s0')).toBe('five')
+  })
+
   it('a server that does not serve a shard gives nothing away', () => {
     const stand = standWithSpare()
     expect(stand.server('t0').host?.handOver(0, 's0', stand.instant('t0'))).toBe(false)

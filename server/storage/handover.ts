@@ -17,6 +17,8 @@ import type { Replicas } from './replicas.ts'
 const keysMax = 256
 /** Keys written meanwhile that are remembered; beyond that the walk begins anew. */
 const changedMax = 65_536
+/** Lengths of a freeze without a word of B, before it: then there is no move. */
+const patienceFreezes = 10
 /** Parts of what changed meanwhile: then it freezes, however many keys are left. */
 const chasesMax = 4_096
 
@@ -46,6 +48,8 @@ export class Giver {
   #number = 0
   #retryMono = -Infinity
   #frozenMono: number | undefined
+  /** When B was last heard. */
+  #heardMono: number | undefined
   #isStored = false
 
   /** @param to undefined: it was frozen when this server ended; only the map can say what became of it */
@@ -82,6 +86,9 @@ export class Giver {
     const { row, state } = replica.marks
     if (this.#isOutdated) return this.stop()
     this.#frozenMono = state === 'frozen' ? (this.#frozenMono ?? now.mono) : undefined
+    this.#heardMono ??= now.mono
+    const isSilent = now.mono - this.#heardMono > patienceFreezes * this.#times.freezeMs
+    if (state !== 'frozen' && isSilent) return this.stop()
     if (this.#changed.size > changedMax) this.#again()
     if (row === undefined || now.mono < this.#retryMono) return
     this.#retryMono = now.mono + this.#times.retryMs
@@ -98,6 +105,7 @@ export class Giver {
 
   heardReady(id: number, now: Instant): void {
     if (this.#step !== 'offering' || id !== this.#id) return
+    this.#heardMono = now.mono
     this.#step = 'walking'
     // A walk reads the disk: what was accepted before the writes were noted has to be on it.
     this.#replicas.journal.afterAll(() => {
@@ -107,7 +115,8 @@ export class Giver {
 
   /** B began anew, so what it stored is gone. A freeze waits for the map all the same. */
   heardRefused(id: number, now: Instant): void {
-    if (id !== this.#id || this.#step === 'over' || this.#step === 'offering') return
+    if (id !== this.#id || this.#step === 'over') return
+    if (this.#step === 'offering') return this.stop() // it has the shard in another way
     if (this.#step === 'freezing' || this.#step === 'switching') this.#frozenMono = -Infinity
     else this.#again()
     this.#retryMono = -Infinity
@@ -118,6 +127,7 @@ export class Giver {
     const part = this.#part
     if (id !== this.#id || part === undefined || number !== part.number) return
     this.#part = undefined
+    this.#heardMono = now.mono
     if (part.tail === undefined) return this.#next(now)
     this.#isStored = true
     if (this.#step !== 'freezing') return
