@@ -26,7 +26,8 @@ export function goods({ kv, warehouse, payments, customerOf, problem }: GoodsOpt
   const stock = counter({ kv, name: 'stock', min: 0 })
   // One reader asks the warehouse; whoever comes meanwhile waits for it.
   const products = cache({ kv, name: 'product', ttl: '30s', load: (sku: string, { signal }) => warehouse.product(sku, signal) })
-  const quotes = rateLimit({ kv, name: 'quotes', onUnknown: 'deny', policies: { quotes: gcra({ limit: 10, per: '10s' }) } })
+  // On a disk that syncs each batch, a burst may wait longer than the default 50 ms for its turn.
+  const quotes = rateLimit({ kv, name: 'quotes', onUnknown: 'deny', deadline: '1s', policies: { quotes: gcra({ limit: 10, per: '10s' }) } })
   const routes = Router()
 
   routes.get('/products/:sku', checkedSku, async (req, res) => {
