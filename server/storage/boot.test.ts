@@ -279,6 +279,18 @@ describe('a restart while the map is away (B7)', () => {
     expect(stand.shows('s0')).toBe('five')
   })
 
+  it('peers keep the latest start that they saw, whatever old answer of the map comes late', () => {
+    const stand = new Stand(3)
+    const early = stand.map.step({ type: 'map-read', id: 1 })
+    stand.restart('s1')
+    stand.run(200)
+    const latest = stand.map.map.servers.find(({ server }) => server === 's1')?.incarnation
+    expect(stand.server('s0').disk.store.seen['s1']).toEqual(latest)
+    stand.server('s0').host?.heardMap(early, stand.instant('s0'))
+    stand.settle()
+    expect(stand.server('s0').disk.store.seen['s1']).toEqual(latest)
+  })
+
   it('never serves a shard that it handed over', () => {
     const stand = new Stand(3)
     stand.add('t0')
