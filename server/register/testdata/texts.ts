@@ -16,7 +16,7 @@ export class Texts {
   }
 
   versionOf(label: string): Version {
-    return [...this.#versions].find(([, one]) => one === label)?.[0] as Version
+    return ([...this.#versions].find(([, one]) => one === label)?.[0] ?? `no version ${label}`) as Version
   }
 
   ballotText({ ms, counter, proposer }: Ballot): string {
@@ -24,6 +24,10 @@ export class Texts {
   }
 
   requestText(message: ReplicaRequest): string {
+    return `${this.#wordsOf(message)}${message.epoch === 1 ? '' : ` in epoch ${message.epoch}`}`
+  }
+
+  #wordsOf(message: ReplicaRequest): string {
     switch (message.type) {
       case 'prepare':
         return `prepare ${this.ballotText(message.ballot)}`

@@ -102,6 +102,9 @@ export class Transcript {
       case 'ask': // a request alone; its answer waits
         for (const one of this.#take(first, second, third)) this.#arrive(one, false)
         return
+      case 'copy': // it will arrive twice
+        for (const one of this.#take(first, second, third)) this.#pending.push(one, { ...one })
+        return
       case 'drop':
         return void this.#take(first, second, third)
       case 'run':
@@ -278,13 +281,18 @@ export class Transcript {
 
   #clockOf = (zone: Zone) => epochMs(Math.floor(start + this.#time + zone.offsetMs))
 
+  /** Of each zone named the first one; of none, all. */
   #take(proxy: string, kind: string, zones: string): Pending[] {
-    const isAt = ({ zone }: Pending): boolean => zones === '' || zones.split(',').includes(letters[zone] as string)
-    const taken = this.#pending.filter((one) => one.proxy === proxy && one.message.type === kind && isAt(one))
-    if (taken.length === 0) throw new Error(`no ${kind} of ${proxy} waits for ${zones}`)
+    const isOne = ({ proxy: of, message }: Pending): boolean => of === proxy && message.type === kind
+    const taken: Pending[] = []
+    if (zones === '') taken.push(...this.#pending.filter(isOne))
+    for (const letter of zones === '' ? [] : zones) {
+      const one = this.#pending.find((each) => isOne(each) && letters[each.zone] === letter && !taken.includes(each))
+      if (one) taken.push(one)
+      else if (letter !== ',') throw new Error(`no ${kind} of ${proxy} waits for ${letter}`)
+    }
     this.#pending = this.#pending.filter((one) => !taken.includes(one))
-    const order = zones.split(',')
-    return taken.toSorted((a, b) => order.indexOf(letters[a.zone] as string) - order.indexOf(letters[b.zone] as string))
+    return taken
   }
 
   #run(without: readonly string[]): void {
