@@ -96,6 +96,11 @@ export class Coordinator {
     return this.#waiting
   }
 
+  /** Keys with something under way. */
+  get keys(): number {
+    return this.#keys.size
+  }
+
   /** Reads a key; the answer is `read`, `no-effect` or `unknown`. */
   read(key: string, work: Work, now: Instant): void {
     this.#admit(key, work, now)?.reader.add(work, now)
