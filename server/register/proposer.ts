@@ -274,7 +274,7 @@ export class Proposer {
     round.refused.set(answer.zone, whyOf[answer.reason] ?? 'no-quorum')
     // Of a payload one zone was asked: it has it no longer, or does not say.
     if (phase.type !== 'fetching' && round.row.servers.length - round.refused.size >= this.#quorum) return
-    const why = worst(round.refused)
+    const why = whyOfRound(round, this.#quorum)
     if (why === 'contention') this.#ports.count('duel')
     this.#lost(why, now)
   }
@@ -337,10 +337,11 @@ export class Proposer {
 
 type NoEffect = (Answer & { type: 'no-effect' })['why']
 
-/** One word for a round that several zones refused. Overload comes first: for its sake nothing is asked again. */
-function worst(refused: ReadonlyMap<number, Why>): Why {
+/** One word for a round that several zones refused. Overload only if its zones alone leave no quorum: then nothing is asked again. */
+function whyOfRound({ refused, row }: Round, quorum: number): Why {
   const all = [...refused.values()]
-  return all.includes('overload') ? 'overload' : all.includes('contention') ? 'contention' : 'no-quorum'
+  if (row.servers.length - all.filter((why) => why === 'overload').length < quorum) return 'overload'
+  return all.includes('contention') ? 'contention' : 'no-quorum'
 }
 
 /** Dead by time alone, or without the payload that would say more: another zone may hold a later expiry (R13). */

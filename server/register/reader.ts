@@ -25,13 +25,15 @@ interface Round {
   readonly id: number
   readonly row: ShardRow
   members: Work[]
+  /** The zone that is asked for the payload; the others follow by number. Fixed: a zone that is nearer meanwhile must not be asked twice, and another never. */
+  readonly first: number
   readonly endsMono: number
   /** Who has not answered by then is not waited for: the others are asked, or what they showed is written back. */
   patienceMono: number
   readonly answers: Map<number, Held>
   readonly refused: Set<number>
-  /** Some zone refused because it has too much to do. */
-  isOverload: boolean
+  /** Zones that refused because they have too much to do. */
+  readonly overloaded: Set<number>
   isWide: boolean
   step: 'reading' | 'fetching' | 'writing-back'
   /** What is written back, and who holds it. */
@@ -106,15 +108,18 @@ export class Reader {
     this.#endLate(now)
     if (this.#queue.length === 0) return
     const row = this.#ports.row()
+    const id = this.#ports.nextId(now)
+    const first = this.#ports.nearest(row)
     const round: Round = {
-      id: this.#ports.nextId(now),
+      id,
       row,
       members: this.#queue.splice(0),
+      first,
       endsMono: now.mono + phaseMsMax,
       patienceMono: now.mono + this.#ports.hedgeMs(),
       answers: new Map(),
       refused: new Set(),
-      isOverload: false,
+      overloaded: new Set(),
       isWide: false,
       step: 'reading',
       ballot: noBallot,
@@ -123,7 +128,6 @@ export class Reader {
     this.#round = round
     this.#ports.wakeAt(round.endsMono)
     this.#ports.wakeAt(round.patienceMono)
-    const first = this.#ports.nearest(row)
     const count = row.servers.length
     for (let index = 0; index < this.#quorum; index++) this.#ask(round, (first + index) % count, index === 0 ? 'whole' : 'bare')
   }
@@ -140,8 +144,8 @@ export class Reader {
     round.patienceMono = now.mono + this.#ports.hedgeMs() // they get as long as the first
     this.#ports.wakeAt(round.patienceMono)
     this.#ports.count('hedge')
-    const count = round.row.servers.length
-    const first = this.#ports.nearest(round.row)
+    const { first, row } = round
+    const count = row.servers.length
     for (let index = this.#quorum; index < count; index++)
       this.#ask(round, (first + index) % count, index === this.#quorum ? 'whole' : 'bare')
   }
@@ -157,7 +161,8 @@ export class Reader {
     const missing = round.row.servers.length - heard
     if (answers.size < quorum) {
       if (now.mono >= round.patienceMono || heard >= quorum) this.#widen(round, now)
-      if (answers.size + missing < quorum) this.#again(now)
+      if (round.row.servers.length - round.overloaded.size < quorum) this.#endOverloaded(round, now)
+      else if (answers.size + missing < quorum) this.#again(now)
       return
     }
     if (!round.isWide) return this.#widen(round, now)
@@ -217,7 +222,7 @@ export class Reader {
       return this.#propose(round, now)
     }
     round.refused.add(answer.zone)
-    round.isOverload ||= answer.reason === 'busy'
+    if (answer.reason === 'busy') round.overloaded.add(answer.zone)
     if (round.step === 'reading') return this.#settle(round, now)
     if (round.step === 'fetching' || round.row.servers.length - round.refused.size < this.#quorum) this.#again(now)
   }
@@ -225,13 +230,14 @@ export class Reader {
   #again(now: Instant): void {
     const round = this.#round
     if (round === undefined) return
-    if (round.isOverload) {
-      // More rounds would be more load.
-      for (const work of round.members) this.#ports.answer(work, { type: 'no-effect', why: 'overload', now: now.wall })
-      return this.#next(now)
-    }
     if (++this.#failures >= roundsMax) return this.#propose(round, now)
     this.#queue = [...round.members, ...this.#queue]
+    this.#next(now)
+  }
+
+  /** More rounds would be more load. */
+  #endOverloaded(round: Round, now: Instant): void {
+    for (const work of round.members) this.#ports.answer(work, { type: 'no-effect', why: 'overload', now: now.wall })
     this.#next(now)
   }
 
