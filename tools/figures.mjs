@@ -23,11 +23,17 @@ function rowsOf({ sections }, title) {
 
 const thousands = ({ opsPerSecond }) => `${Math.round(opsPerSecond / 1_000).toLocaleString('en-US')}k/s`
 const micros = ({ cpuUsPerOp }) => `${cpuUsPerOp.toFixed(1)} us`
+const nanos = ({ hitNs }) => `${Math.round(hitNs).toLocaleString('en-US')} ns`
+const count = (number) => number.toLocaleString('en-US')
+const loads = ({ loads }) => loads.toFixed(1)
+const admitted = ({ overAdmitted, wrongRefusals }) => `${overAdmitted} / ${wrongRefusals}`
 const wrongs = ({ executedTwice, wrongReplay }) => `${executedTwice} / ${wrongReplay}`
 
 /** @returns {string} the part of README.md between the marks */
 export function figuresMarkdown() {
-  const [embedded, idempotency, modify] = ['embedded', 'idempotency', 'modify'].map(resultsOf)
+  const [embedded, idempotency, modify, counters, cache, limits] = ['embedded', 'idempotency', 'modify', 'counters', 'cache', 'limits'].map(
+    resultsOf,
+  )
   const [get, create, update, durable] = [
     'get, record cache',
     'create, survives a killed process',
@@ -36,6 +42,16 @@ export function figuresMarkdown() {
   ].map((title) => rowsOf(embedded, title))
   const [run, replay, answers] = ['first run', 'replay', 'answers'].map((title) => rowsOf(idempotency, title))
   const one = rowsOf(modify, 'one key')
+  const [alone, fleet] = ['one key on Redis, 400 callers in 1 process', 'one key on Redis, 400 callers in 4'].map((title) =>
+    rowsOf(counters, title),
+  )
+  const [hit, stampede, stale] = ['a hit in memory', 'stampede', 'invalidations that meet'].map((title) => rowsOf(cache, title))
+  const [hotKey, manyKeys, inMemory, told] = [
+    'on Redis, 64 callers, one hot key',
+    'on Redis, 64 callers, 10,000',
+    'in memory, 1,000 keys',
+    'answers, on Redis',
+  ].map((title) => rowsOf(limits, title))
   const beside = (rows, mine, theirs) => [thousands(rows(mine)), theirs.map((name) => `${name} ${thousands(rows(name))}`).join(', ')]
   const lines = [
     ['read, cached', ...beside(get, 'hapax os', ['ioredis no AOF'])],
@@ -56,15 +72,45 @@ export function figuresMarkdown() {
       wrongs(answers('hapax')),
       ['node-idempotency', 'express-idempotency', 'Powertools'].map((name) => `${name} ${wrongs(answers(name))}`).join(', '),
     ],
+    ['counter on Redis, 400 callers, 1 process', ...beside(alone, 'hapax counter', ['INCR, autopipelining'])],
+    ['counter on Redis, 400 callers, 4 processes', ...beside(fleet, 'hapax counter', ['INCR, autopipelining'])],
+    [
+      'cache, a hit in memory',
+      nanos(hit('hapax')),
+      ['lru-cache fetch', 'async-cache-dedupe', 'bentocache'].map((name) => `${name} ${nanos(hit(name))}`).join(', '),
+    ],
+    [
+      'cache, loads of a cold key, 4 processes x 500 readers',
+      loads(stampede('hapax')),
+      ['bentocache', 'cacheable'].map((name) => `${name} ${loads(stampede(name))}`).join(', '),
+    ],
+    [
+      'cache, stale reads, 100,000 invalidations',
+      count(stale('hapax').staleReads),
+      ['bentocache', 'async-cache-dedupe'].map((name) => `${name} ${count(stale(name).staleReads)}`).join(', '),
+    ],
+    [
+      'rate limit on Redis, one hot key',
+      ...beside(hotKey, 'hapax, gcra', ['rate-limiter-flexible', '@upstash/ratelimit, cached fixed window']),
+    ],
+    ['rate limit on Redis, 10,000 keys', ...beside(manyKeys, 'hapax, gcra', ['rate-limiter-flexible'])],
+    ['rate limit in memory, 1,000 keys', ...beside(inMemory, 'hapax, gcra', ['rate-limiter-flexible', 'express-rate-limit, its store'])],
+    [
+      'over-admitted / wrong refusals, 50 keys in 10 scripts, Redis',
+      admitted(told('hapax, gcra')),
+      ['rate-limiter-flexible', 'rate-limit-redis', '@upstash/ratelimit, cached fixed window']
+        .map((name) => `${name} ${admitted(told(name))}`)
+        .join(', '),
+    ],
   ]
-  const { machine, versions, rounds, sliceMs, at } = embedded
+  const { machine, versions, sliceMs, at } = embedded
   return [
     begin,
     '|  | hapax | beside |',
     '| --- | --- | --- |',
     ...lines.map((cells) => `| ${cells.join(' | ')} |`),
     '',
-    `Medians of ${rounds} interleaved rounds of ${sliceMs} ms on ${machine.cores} cores, Node.js ${versions.node}, ${at.slice(0, 10)}; hapax runs in the process, Redis beside it.`,
+    `Medians of at least 5 interleaved rounds of ${sliceMs} ms on ${machine.cores} cores, Node.js ${versions.node}, ${at.slice(0, 10)}; memory and the embedded store run in the process, Redis beside it.`,
     'Where a peer is ahead, it stands there. All figures, with what they leave out: [`bench/`](bench/README.md), JSON in `bench/results`.',
     end,
   ].join('\n')
