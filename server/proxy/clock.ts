@@ -1,5 +1,5 @@
 /**
- * Proxy clock: whether a proxy may trust its wall clock (R15). DESIGN.md, sentences C1 to C5.
+ * Proxy clock: whether a proxy may trust its wall clock (R15). C1 to C5 of register/DESIGN.md.
  * Pure. Invariant: before the clocks of a quorum of zones are known it trusts nothing; and a step of its own clock makes it ask anew.
  * Why the median: one server whose clock is odd is a suspect, not an authority; with it alone nothing is stopped and nothing obeyed.
  */

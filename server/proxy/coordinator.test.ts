@@ -18,7 +18,7 @@ const set = (length = 1): Operation => ({
 })
 const why = (answer: Answer | undefined) => (answer?.type === 'no-effect' ? answer.why : answer?.type)
 
-test('one operation too many is refused at once, and room comes back with the answers (M1)', () => {
+test('one operation too many is refused at once, and room comes back with the answers (W1)', () => {
   const cluster = new Cluster({ waitingMax: 3 })
   const proxy = cluster.proxy()
   const told: (string | undefined)[] = []
@@ -32,7 +32,7 @@ test('one operation too many is refused at once, and room comes back with the an
   expect(told.at(-1)).toBe('decided')
 })
 
-test('values that wait are bounded in bytes, and their bytes come back with the answers (M1)', () => {
+test('values that wait are bounded in bytes, and their bytes come back with the answers (W1)', () => {
   const cluster = new Cluster({ waitingBytesMax: 1_000 })
   const proxy = cluster.proxy()
   const told: (string | undefined)[] = []
@@ -47,7 +47,7 @@ test('values that wait are bounded in bytes, and their bytes come back with the 
   }
 })
 
-test('a key whose shard the map does not have says "no quorum", and the map is asked (M2)', () => {
+test('a key whose shard the map does not have says "no quorum", and the map is asked (W2)', () => {
   const cluster = new Cluster()
   const proxy = cluster.proxy()
   let told: Answer | undefined
@@ -95,7 +95,7 @@ test('an operation whose accept was lost is not applied again by the next round:
   expect(cluster.counts['completion-hit']).toBe(1)
 })
 
-test('who asks again within its answer finds no machine at work: both are answered (M3)', () => {
+test('who asks again within its answer finds no machine at work: both are answered (W3)', () => {
   const cluster = new Cluster({ delayMs: 1 })
   const proxy = cluster.proxy()
   const told: string[] = []
@@ -110,7 +110,7 @@ test('who asks again within its answer finds no machine at work: both are answer
   expect([proxy.open, proxy.coordinator.waiting, proxy.coordinator.keys]).toEqual([0, 0, 0])
 })
 
-test('a map of another number of zones is not taken: its quorums may miss ours (M2)', () => {
+test('a map of another number of zones is not taken: its quorums may miss ours (W2)', () => {
   const cluster = new Cluster()
   const { coordinator } = cluster.proxy()
   const row = { shard: 0, epoch: 2, servers: ['s0', 's1', 's2', 's3', 's4'] }

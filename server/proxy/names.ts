@@ -1,5 +1,5 @@
 /**
- * Proxy names: what a request is called that its client gave no name: a session of the proxy itself, a sequence each. DESIGN.md, N1.
+ * Proxy names: what a request is called that its client gave no name: a session of the proxy itself, a sequence each. N1 of register/DESIGN.md.
  * Pure. Invariant: a sequence leaves a key's record as soon as a later request of this proxy is applied to it after it was answered.
  * Why a name at all: a round that came to nothing may have been accepted all the same, and the next round must know its own work again.
  */

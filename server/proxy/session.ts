@@ -1,6 +1,6 @@
 /**
  * Session: what a proxy does with a client's request before the register sees it, and with the register's answer before the client does.
- * DESIGN.md, sentences S1 to S5. Pure. Invariant: an answer that says "no effect" is true of this sending, and 26 is never said.
+ * S1 to S4 of register/DESIGN.md. Pure. Invariant: an answer that says "no effect" is true of this sending, and 26 is never said.
  * Why ages and gaps: a request that waited somewhere until its completion was forgotten would be applied a second time (interleaving 5).
  */
 import { unreachable } from '../../core/base/assert.ts'

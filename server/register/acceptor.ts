@@ -1,5 +1,5 @@
 /**
- * Acceptor: one replica's say in which ballots may still win for a key of its shard. DESIGN.md, sentences A1 to A9.
+ * Acceptor: one replica's say in which ballots may still win for a key of its shard. DESIGN.md, sentences A1 to A10.
  * Pure. Invariant: after promising ballot b for a key, no entry below b is ever accepted for it, restarts and lost promises included.
  * Why no lock table: a proposer that dies must leave nothing to clean up.
  *

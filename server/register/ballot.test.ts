@@ -18,7 +18,7 @@ import {
 const part = fc.integer({ min: 0, max: 3 })
 const anyBallot = fc.record({ ms: part, counter: part, proposer: part })
 
-test('ballots are totally ordered, by time, counter and proposer (B1)', () => {
+test('ballots are totally ordered, by time, counter and proposer (O1)', () => {
   fc.assert(
     fc.property(anyBallot, anyBallot, anyBallot, (a, b, c) => {
       expect(Math.sign(compareBallots(a, b))).toBe(-Math.sign(compareBallots(b, a)) + 0)
@@ -33,7 +33,7 @@ test('ballots are totally ordered, by time, counter and proposer (B1)', () => {
   expect(isBelow({ ms: 1, counter: 1, proposer: 9 }, { ms: 1, counter: 2, proposer: 0 })).toBe(true)
 })
 
-test('a process never makes one ballot twice, and always above what it has seen, whatever its clock does (B1)', () => {
+test('a process never makes one ballot twice, and always above what it has seen, whatever its clock does (O1)', () => {
   const seen = fc.record({ ms: fc.integer({ min: 0, max: 5 }), counter: fc.integer({ min: 0, max: 20 }), proposer: part })
   fc.assert(
     fc.property(fc.array(fc.tuple(seen, fc.integer({ min: 0, max: 5 })), { maxLength: 40 }), (steps) => {
@@ -49,7 +49,7 @@ test('a process never makes one ballot twice, and always above what it has seen,
   )
 })
 
-test('raising keeps the milliseconds that were seen: a fast clock is not outbid by a faster one (B2)', () => {
+test('raising keeps the milliseconds that were seen: a fast clock is not outbid by a faster one (O2)', () => {
   expect(new Ballots(1).above({ ms: 100, counter: 7, proposer: 2 }, 50)).toEqual({ ms: 100, counter: 8, proposer: 1 })
   expect(new Ballots(1).above({ ms: 100, counter: 7, proposer: 2 }, 150)).toEqual({ ms: 150, counter: 1, proposer: 1 })
 })

@@ -2,7 +2,7 @@
  * Ballots and quorums.
  * Pure. Invariant: ballots are totally ordered, and no two proposers ever make the same one.
  * Why `raise` keeps the milliseconds and adds to the counter: whoever outbids a ballot that a fast clock made must not carry the
- * clock's fault on into milliseconds of its own; three rules read them as time (DESIGN.md, B2).
+ * clock's fault on into milliseconds of its own; three rules read them as time (DESIGN.md, O2).
  */
 import { assert } from '../../core/base/assert.ts'
 import type { Ballot } from '../../core/wire/replica-message.ts'
@@ -56,7 +56,7 @@ export const ballotText = ({ ms, counter, proposer }: Ballot): string => `${ms}.
 
 /** Zones a cluster may have: fixed for its life, because a quorum of 3 and one of 5 can be disjoint. */
 export const zoneCounts: readonly number[] = [1, 3, 5]
-/** floor(N/2)+1: two quorums of a shard always share a zone (A20). */
+/** floor(N/2)+1: two quorums of a shard always share a zone (JunoDB's A20). */
 export const quorumOf = (zones: number): number => Math.floor(zones / 2) + 1
 /** Voting members that a learner must copy, so that every quorum that excludes the learner shares one with them. */
 export const sourcesOf = (zones: number): number => zones - quorumOf(zones) + 1

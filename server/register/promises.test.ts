@@ -76,4 +76,5 @@ test('what was fulfilled leaves no trace, however often: no floor rises, and not
     table.fulfil(`k${ms % 7}`, ballot(ms))
   }
   expect(table).toMatchObject({ size: 0, floor: noBallot, evictions: 0 })
+  expect(table.held).toBeLessThanOrEqual(16)
 })

@@ -30,6 +30,10 @@ export class PromiseTable {
   get size(): number {
     return this.#rows.size
   }
+  /** Rows in memory, those that left and were not yet dropped included. */
+  get held(): number {
+    return this.#lowest.size
+  }
   /** How often a promise went to make room. */
   get evictions(): number {
     return this.#evictions

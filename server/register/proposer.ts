@@ -107,7 +107,7 @@ export class Proposer {
   receive(answer: ReplicaAnswer, now: Instant): void {
     const phase = this.#phase
     if (phase.type === 'idle' || phase.type === 'backing-off') return
-    const isLate = phase.type === 'fetching' && answer.id === phase.prepareId && answer.type === 'promised' && answer.isWhole
+    const isLate = phase.type === 'fetching' && answer.id === phase.prepareId && bringsPayload(answer, phase.ballot)
     if (answer.id !== phase.round.id && !isLate) return
     if (answer.type === 'rejected') return this.#rejected(answer, phase, now)
     if (answer.epoch !== phase.round.row.epoch) return // votes are counted within one epoch (R11)
@@ -334,6 +334,9 @@ export class Proposer {
     this.#ports.answer(work, work.acceptWasSent === 'yes' ? { type: 'unknown', now: now.wall } : { type: 'no-effect', why, now: now.wall })
   }
 }
+
+const bringsPayload = (answer: ReplicaAnswer, ballot: Ballot): boolean =>
+  answer.type === 'promised' && answer.isWhole && sameBallot(answer.entry?.ballot ?? noBallot, ballot)
 
 type NoEffect = (Answer & { type: 'no-effect' })['why']
 
