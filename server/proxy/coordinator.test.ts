@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { seededRandom } from '../../core/base/random.ts'
 import { neverExpires } from '../../core/kv/expiry.ts'
 import type { Operation } from '../../core/record/operation.ts'
-import type { ReplicaRequest } from '../../core/wire/replica-message.ts'
+import type { ReplicaAnswer, ReplicaRequest } from '../../core/wire/replica-message.ts'
 import { Cluster } from '../register/testdata/cluster.ts'
 import type { Answer, Work } from '../register/work.ts'
 import { Coordinator } from './coordinator.ts'
@@ -154,6 +154,17 @@ test('rounds under an older row begin anew under the newer one, without a wait (
     ['new', 'prepare', 2],
     ['new', 'read', 2],
   ])
+})
+
+test('an answer of another epoch is no vote, whoever sends it (P3, R11)', () => {
+  const cluster = new Cluster({ zones: 1 })
+  const proxy = cluster.proxy()
+  proxy.ask('k', set(), () => undefined)
+  proxy.ask('k', undefined, () => undefined)
+  const { step } = cluster
+  cluster.step = (zone, message) => ({ ...(step.call(cluster, zone, message) as ReplicaAnswer), epoch: 2 })
+  cluster.runUntil(5)
+  expect([cluster.sent['promised'], cluster.sent['shown'], cluster.sent['accept'], proxy.open]).toEqual([1, 1, undefined, 2])
 })
 
 test('a hot key with thousands of deadlines is woken once a turn, not once a deadline', () => {
