@@ -5,6 +5,7 @@ import { errors } from '../../core/kv/errors.ts'
 import type { Entry, Version } from '../../core/kv/kv.ts'
 import type { Outcome } from '../../core/record/operation.ts'
 import type { Answer, Instant } from '../register/work.ts'
+import { ProxyNames } from './names.ts'
 import { faultOf, gapMsMax, statusOf, TurnWatch, workOf, type ClientRequest } from './session.ts'
 
 const now = epochMs(1_700_000_000_000)
@@ -64,6 +65,13 @@ test('plain ids are not remembered by default, but a create keeps its own, by wh
 
 test('plain ids that may repeat are remembered, refusals included (S2)', () => {
   expect(named('destroy', 'id', true)).toMatchObject({ session: 'id', sequence: 0, remember: true, attempt: 2 })
+})
+
+test('no client has the name of a proxy, nor two clients one name (N1)', () => {
+  const names = ['z', '~z', '~~z'].map((session) => named('set', { session, sequence: 1 })?.session)
+  expect(names).toEqual(['z', '~~z', '~~~z'])
+  expect([named('create', '~z')?.session, named('set', '~z', true)?.session]).toEqual(['~~z', '~~z'])
+  expect(new ProxyNames(35).session).toBe('~z')
 })
 
 test.each([

@@ -63,12 +63,15 @@ function requestOf(verb: Verb, id: RequestId | undefined, plainIdsRepeat: boolea
   const nameless = { session: '', sequence: 0, remember: false, done: 0, attempt: 1 }
   if (id === undefined) return nameless
   if (typeof id !== 'string')
-    return { session: id.session, sequence: id.sequence, remember: true, done: id.done ?? 0, attempt: id.attempt ?? 1 }
+    return { session: clientName(id.session), sequence: id.sequence, remember: true, done: id.done ?? 0, attempt: id.attempt ?? 1 }
   // It may be a repetition, and does not say so.
-  if (plainIdsRepeat) return { ...nameless, session: id, remember: true, attempt: 2 }
+  if (plainIdsRepeat) return { ...nameless, session: clientName(id), remember: true, attempt: 2 }
   // The life that a create begins carries its name, so a second sending is known by it, however late.
-  return verb === 'create' ? { ...nameless, session: id, remember: true } : nameless
+  return verb === 'create' ? { ...nameless, session: clientName(id), remember: true } : nameless
 }
+
+/** Never one of a proxy's own, which begin with one tilde (names.ts). */
+const clientName = (name: string): string => (name.startsWith('~') ? `~${name}` : name)
 
 /** JunoDB's status of an answer. */
 export function statusOf(verb: ClientRequest['verb'], answer: Answer): 0 | 3 | 4 | 7 | 8 | 12 | 14 | 19 | 25 {

@@ -163,7 +163,8 @@ export class Proposer {
     const shown = [...promises.values()]
     const highest = shown.reduce<Ballot>((ballot, { entry }) => maxBallot(ballot, entry?.ballot ?? noBallot), noBallot)
     const holders = shown.filter(({ entry }) => sameBallot(entry?.ballot ?? noBallot, highest))
-    const whole = holders.find(({ isWhole }) => isWhole)
+    // Where one zone has dropped the payload the record is dead, also by a clock that is behind.
+    const whole = holders.find((one) => one.entry?.stub !== undefined) ?? holders.find(({ isWhole }) => isWhole)
     if (whole === undefined) return this.#fetch(phase, highest, now)
     const isChosen = holders.length >= this.#quorum
     const { entry } = whole
