@@ -54,7 +54,7 @@ export const mutants: readonly Mutant[] = [
     name: 'R13-no-seal',
     what: '"no key" by expiry is answered without a tombstone',
     file: 'server/register/proposer.ts',
-    find: 'entry !== undefined && restsOnExpiry(entry, now.wall)) record = sealed',
-    replace: 'entry !== undefined && false) record = sealed',
+    find: 'entry !== undefined && restsOnExpiry(entry, now.wall)) {',
+    replace: 'entry !== undefined && false) {',
   },
 ]
