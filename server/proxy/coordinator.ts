@@ -1,5 +1,5 @@
 /**
- * Coordinator: all keys that have something under way in one proxy, and the map that says whom to ask.
+ * Coordinator: all keys that have something under way in one proxy, and the map that says whom to ask. W1 to W3 of register/DESIGN.md.
  * Pure. Invariant: at most `waitingMax` operations wait, with `waitingBytesMax` of values; the next one is told `overload` at once, before
  * anything is allocated for it. Each work is answered once, when the step that decided it is over: whoever asks again at once finds no
  * machine at work.
