@@ -1,0 +1,267 @@
+/** Mistakes in the start of a storage server and its place in the map. Rules of the list: mutant.ts. */
+import type { Mutant } from './mutant.ts'
+
+export const bootMutants: readonly Mutant[] = [
+  {
+    name: 'boot-learner-as-source',
+    what: 'learner as source',
+    file: 'server/storage/roles.ts',
+    find: 'return replica.acceptor !== undefined || (recovers',
+    replace: 'return true || (recovers',
+  },
+  {
+    name: 'boot-no-fence',
+    what: 'no fence',
+    file: 'server/storage/roles.ts',
+    find: `    this.learnRow(row)
+    if (!this.#maySource`,
+    replace: '    if (!this.#maySource',
+  },
+  {
+    name: 'boot-fence-after-read',
+    what: 'fence after read',
+    file: 'server/storage/roles.ts',
+    find: `    this.#replicas.journal.afterAll(() => {
+      const replica = this.#replicas.of(shard)
+      if (replica === undefined || !this.#maySource(shard, row)) return
+`,
+    replace: `    { const replica = this.#replicas.of(shard)
+      if (replica === undefined) return
+`,
+  },
+  {
+    name: 'boot-fence-volatile',
+    what: 'fence volatile',
+    file: 'server/storage/roles.ts',
+    find: '        return this.#replicas.mark(shard, { epoch, row })',
+    replace: '        return this.#replicas.mark(shard, { row })',
+  },
+  {
+    name: 'boot-epoch-not-raised-by-message',
+    what: 'epoch not raised by message',
+    file: 'server/storage/host.ts',
+    find: `    if (message.epoch > epoch) this.#replicas.mark(shard, { epoch: message.epoch })
+`,
+    replace: '',
+  },
+  {
+    name: 'boot-older-epoch-taken',
+    what: 'older epoch taken',
+    file: 'server/storage/host.ts',
+    find: ' || message.epoch < epoch) return',
+    replace: ' ) return',
+  },
+  {
+    name: 'boot-row-not-told',
+    what: 'row not told',
+    file: 'server/storage/host.ts',
+    find: "    const mayTell = acceptor !== undefined || state === 'handed'",
+    replace: '    const mayTell = acceptor !== undefined',
+  },
+  {
+    name: 'boot-held-any-epoch',
+    what: 'held any epoch',
+    file: 'server/storage/roles.ts',
+    find: 'if (replica?.acceptor === undefined || replica.marks.epoch !== message.epoch) return',
+    replace: 'if (replica?.acceptor === undefined) return',
+  },
+  {
+    name: 'boot-ceiling-told-before-durable',
+    what: 'ceiling told before durable',
+    file: 'server/storage/host.ts',
+    find: '    this.#journal.afterAll(() => this.#ports.askMap(request))',
+    replace: '    this.#ports.askMap(request)',
+  },
+  {
+    name: 'boot-ceiling-not-raised-for-entries',
+    what: 'ceiling not raised for entries',
+    file: 'server/storage/host.ts',
+    find: 'if (this.#journal.puts > this.#putsTold)',
+    replace: 'if (false)',
+  },
+  {
+    name: 'boot-foreign-rows-not-marked',
+    what: 'foreign rows not marked',
+    file: 'server/storage/roles.ts',
+    find: '      if (servers[this.#zone] === this.#server && this.#replicas.of(shard) === undefined) this.#replicas.reset(shard)',
+    replace: '      void servers, shard',
+  },
+  {
+    name: 'boot-rows-before-boot',
+    what: 'rows before boot',
+    file: 'server/storage/roles.ts',
+    find: `    if (!this.#isOpen) {
+      if (row`,
+    replace: `    if (false) {
+      if (row`,
+  },
+  {
+    name: 'boot-leave-keeps-serving',
+    what: 'leave keeps serving',
+    file: 'server/storage/roles.ts',
+    find: `        this.#replicas.close(shard)
+        this.#replicas.mark(shard, { epoch, row, state: 'handed' })`,
+    replace: "        this.#replicas.mark(shard, { epoch, row, state: 'handed' })",
+  },
+  {
+    name: 'boot-leave-no-clear',
+    what: 'leave no clear',
+    file: 'server/storage/roles.ts',
+    find: `        if (isStored) this.#replicas.clear(shard)
+`,
+    replace: '',
+  },
+  {
+    name: 'boot-learn-keeps-own',
+    what: 'learn keeps own',
+    file: 'server/storage/roles.ts',
+    find: "keepsOwn: verdict !== 'learn'",
+    replace: 'keepsOwn: true',
+  },
+  {
+    name: 'boot-frozen-forgets',
+    what: 'frozen forgets',
+    file: 'server/storage/roles.ts',
+    find: `      if (marks.state === 'frozen' && !this.#givers.has(shard)) this.#giver(shard, undefined)
+`,
+    replace: '',
+  },
+  {
+    name: 'boot-distrust-keeps',
+    what: 'distrust keeps',
+    file: 'server/storage/roles.ts',
+    find: `        if (!keeps) this.#replicas.clear(shard)
+`,
+    replace: '',
+  },
+  {
+    name: 'boot-zones-any',
+    what: 'zones any',
+    file: 'server/storage/roles.ts',
+    find: '    if (row.servers.length !== this.#zones) return',
+    replace: '    if (false) return',
+  },
+  {
+    name: 'boot-backup-votes',
+    what: 'backup votes',
+    file: 'server/storage/boot.ts',
+    find: `  if (identity.isBackup) return 'backup'
+`,
+    replace: '',
+  },
+  {
+    name: 'boot-foreign-votes',
+    what: 'foreign votes',
+    file: 'server/storage/boot.ts',
+    find: "if (row === undefined || row.directory !== identity.directory) return 'foreign'",
+    replace: "if (row === undefined) return 'foreign'",
+  },
+  {
+    name: 'boot-ceiling-unchecked',
+    what: 'ceiling unchecked',
+    file: 'server/storage/boot.ts',
+    find: '!isKnown || isBelow(ceiling, row.ceiling)',
+    replace: '!isKnown',
+  },
+  {
+    name: 'boot-os-votes',
+    what: 'os votes',
+    file: 'server/storage/boot.ts',
+    find: `  if (hasPowerCycled(identity, machine)) return 'power-cycle'
+`,
+    replace: `  void machine
+`,
+  },
+  {
+    name: 'boot-confirmed-only',
+    what: 'confirmed only',
+    file: 'server/storage/boot.ts',
+    find: '[identity.confirmed, ...identity.next].some((own) => sameIncarnation(own, row.incarnation))',
+    replace: '[identity.confirmed].some((own) => sameIncarnation(own, row.incarnation))',
+  },
+  {
+    name: 'boot-earlier-starts-forgotten',
+    what: 'earlier starts forgotten',
+    file: 'server/storage/boot.ts',
+    find: 'earlier.slice(1 - nextMax)',
+    replace: '[]',
+  },
+  {
+    name: 'boot-raise-before-disk',
+    what: 'raise before disk',
+    file: 'server/storage/boot.ts',
+    find: `    this.#replicas.journal.afterAll(() => {
+      this.#write = 'sent'`,
+    replace: `    ;((f: () => void) => f())(() => {
+      this.#write = 'sent'`,
+  },
+  {
+    name: 'boot-join-before-disk',
+    what: 'join before disk',
+    file: 'server/storage/boot.ts',
+    find: "    this.#replicas.journal.afterAll(() => this.#ports.askMap({ type: 'map-join'",
+    replace: "    ;((f: () => void) => f())(() => this.#ports.askMap({ type: 'map-join'",
+  },
+  {
+    name: 'boot-opens-before-raised',
+    what: 'opens before raised',
+    file: 'server/storage/boot.ts',
+    find: "    if (standing === 'same') return this.#raise(identity, row)",
+    replace: `    if (standing === 'same') {
+      this.#open()
+      return this.#raise(identity, row)
+    }`,
+  },
+  {
+    name: 'boot-peers-not-asked',
+    what: 'peers not asked',
+    file: 'server/storage/boot.ts',
+    find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
+    replace: 'this.#open()',
+  },
+  {
+    name: 'boot-one-peer',
+    what: 'one peer',
+    file: 'server/storage/boot.ts',
+    find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
+    replace: 'if (this.#peers.size >= 1) this.#open()',
+  },
+  {
+    name: 'boot-seen-ignored',
+    what: 'seen ignored',
+    file: 'server/storage/boot.ts',
+    find: `    if (incarnation !== undefined && isOutdatedBy(identity, incarnation)) return this.#ports.distrust('behind', [])
+`,
+    replace: '',
+  },
+  {
+    name: 'boot-power-ignored-without-map',
+    what: 'power ignored without map',
+    file: 'server/storage/boot.ts',
+    find: `    if (hasPowerCycled(identity, this.#machine) && this.#zones > 1) return this.#ports.distrust('power-cycle', [])
+`,
+    replace: '',
+  },
+  {
+    name: 'boot-no-fence-at-all',
+    what: 'no fence at all',
+    file: 'server/storage/roles.ts',
+    find: 'if (replica === undefined || replica.marks.epoch < epoch) return false',
+    replace: 'if (replica === undefined) return false',
+  },
+  {
+    name: 'boot-power-after-behind',
+    what: 'power after behind',
+    file: 'server/storage/boot.ts',
+    find: `  if (hasPowerCycled(identity, machine)) return 'power-cycle'
+  const isKnown`,
+    replace: '  const isKnown',
+  },
+  {
+    name: 'boot-seen-lowered',
+    what: 'seen lowered',
+    file: 'server/storage/host.ts',
+    find: 'return known === undefined || (incarnation.count >= known.count && !sameIncarnation(known, incarnation))',
+    replace: 'return known === undefined || !sameIncarnation(known, incarnation)',
+  },
+]

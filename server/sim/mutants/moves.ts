@@ -1,0 +1,259 @@
+/** Mistakes in learners and moves. Rules of the list: mutant.ts. */
+import type { Mutant } from './mutant.ts'
+
+export const movesMutants: readonly Mutant[] = [
+  {
+    name: 'moves-one-source',
+    what: 'one source',
+    file: 'server/storage/learner.ts',
+    find: '    return sourcesOf(this.#marks.row?.servers.length ?? Infinity)',
+    replace: '    return 1',
+  },
+  {
+    name: 'moves-two-sources',
+    what: 'two sources',
+    file: 'server/storage/learner.ts',
+    find: '    return sourcesOf(this.#marks.row?.servers.length ?? Infinity)',
+    replace: '    return Math.min(2, sourcesOf(this.#marks.row?.servers.length ?? Infinity))',
+  },
+  {
+    name: 'moves-no-clear-at-fence',
+    what: 'no clear at fence',
+    file: 'server/storage/learner.ts',
+    find: `    this.#replicas.clear(this.#shard)
+`,
+    replace: '',
+  },
+  {
+    name: 'moves-no-ceiling-copied',
+    what: 'no ceiling copied',
+    file: 'server/storage/learner.ts',
+    find: `    this.#replicas.raiseCeiling(this.#ceiling)
+`,
+    replace: '',
+  },
+  {
+    name: 'moves-no-purged-copied',
+    what: 'no purged copied',
+    file: 'server/storage/learner.ts',
+    find: 'const purged = maxBallot(this.#purged,',
+    replace: 'const purged = maxBallot(noBallot,',
+  },
+  {
+    name: 'moves-lowest-wins',
+    what: 'lowest wins',
+    file: 'server/storage/learner.ts',
+    find: 'return isBelow(stored.entry.ballot, entry.ballot)',
+    replace: 'return false',
+  },
+  {
+    name: 'moves-last-wins',
+    what: 'last wins',
+    file: 'server/storage/learner.ts',
+    find: 'return isBelow(stored.entry.ballot, entry.ballot)',
+    replace: 'return true',
+  },
+  {
+    name: 'moves-any-swap',
+    what: 'any swap',
+    file: 'server/storage/learner.ts',
+    find: "if (isDone) this.#step = 'fencing'",
+    replace: "this.#step = 'fencing'",
+  },
+  {
+    name: 'moves-no-marking',
+    what: 'no marking',
+    file: 'server/storage/learner.ts',
+    find: "  #step: Step = 'marking'",
+    replace: "  #step: Step = 'taking'",
+  },
+  {
+    name: 'moves-whole-early',
+    what: 'whole early',
+    file: 'server/storage/learner.ts',
+    find: `      source.isWhole = page.isLast
+`,
+    replace: `      source.isWhole = true
+`,
+  },
+  {
+    name: 'moves-damaged-ignored',
+    what: 'damaged ignored',
+    file: 'server/storage/learner.ts',
+    find: `    for (const [key] of unknown) this.#replicas.put(this.#shard, key, 'damaged')
+`,
+    replace: '',
+  },
+  {
+    name: 'moves-damaged-from-one',
+    what: 'damaged from one',
+    file: 'server/storage/learner.ts',
+    find: `.length < needed)
+    this.#enough`,
+    replace: `.length < whole.length)
+    this.#enough`,
+  },
+  {
+    name: 'moves-own-epoch-not-taken',
+    what: 'own epoch not taken',
+    file: 'server/storage/learner.ts',
+    find: "this.#recovers === undefined ? 'taking' : 'copying'",
+    replace: "'copying'",
+  },
+  {
+    name: 'moves-no-freeze',
+    what: 'no freeze',
+    file: 'server/storage/handover.ts',
+    find: `    this.#replicas.close(this.#shard)
+`,
+    replace: '',
+  },
+  {
+    name: 'moves-no-frozen-mark',
+    what: 'no frozen mark',
+    file: 'server/storage/handover.ts',
+    find: `    this.#replicas.mark(this.#shard, { state: 'frozen' })
+`,
+    replace: '',
+  },
+  {
+    name: 'moves-tail-before-commit',
+    what: 'tail before commit',
+    file: 'server/storage/handover.ts',
+    find: `    journal.afterAll(() => {
+      if (this.#step === 'over'`,
+    replace: `    ;((f: () => void) => f())(() => {
+      if (this.#step === 'over'`,
+  },
+  {
+    name: 'moves-walk-before-commit',
+    what: 'walk before commit',
+    file: 'server/storage/handover.ts',
+    find: `    this.#replicas.journal.afterAll(() => {
+      if (this.#step === 'walking'`,
+    replace: `    ;((f: () => void) => f())(() => {
+      if (this.#step === 'walking'`,
+  },
+  {
+    name: 'moves-outdated-at-freeze',
+    what: 'outdated at freeze',
+    file: 'server/storage/handover.ts',
+    find: `    if (this.#isOutdated) return this.stop()
+    this.#step = 'freezing'`,
+    replace: "    this.#step = 'freezing'",
+  },
+  {
+    name: 'moves-no-abort',
+    what: 'no abort',
+    file: 'server/storage/handover.ts',
+    find: 'now.mono - this.#frozenMono > this.#times.freezeMs',
+    replace: 'false',
+  },
+  {
+    name: 'moves-unfreeze-without-map',
+    what: 'unfreeze without map',
+    file: 'server/storage/handover.ts',
+    find: "      return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: nextEpoch(row) })",
+    replace: `      this.#replicas.mark(this.#shard, { state: 'serving' })
+      this.#replicas.serve(this.#shard)
+      return this.stop()`,
+  },
+  {
+    name: 'moves-changed-not-sent',
+    what: 'changed not sent',
+    file: 'server/storage/handover.ts',
+    find: 'const keys = [...this.#changed].slice(0, keysMax)',
+    replace: `const keys: string[] = []
+      this.#changed.clear()`,
+  },
+  {
+    name: 'moves-switch-at-once',
+    what: 'switch at once',
+    file: 'server/storage/handover.ts',
+    find: `    if (part.tail === undefined) return this.#next(now)
+`,
+    replace: `    if (part.tail === undefined && this.#step !== 'chasing') return this.#next(now)
+    this.#step = 'freezing'
+`,
+  },
+  {
+    name: 'moves-no-ceiling-in-b',
+    what: 'no ceiling in B',
+    file: 'server/storage/receiver.ts',
+    find: `      this.#replicas.raiseCeiling(tail.ceiling)
+`,
+    replace: '',
+  },
+  {
+    name: 'moves-no-purged-in-b',
+    what: 'no purged in B',
+    file: 'server/storage/receiver.ts',
+    find: "{ state: 'received', purged: tail.purged }",
+    replace: "{ state: 'received' }",
+  },
+  {
+    name: 'moves-leftovers-stay',
+    what: 'leftovers stay',
+    file: 'server/storage/receiver.ts',
+    find: `    this.#replicas.clear(shard) // leftovers first
+`,
+    replace: '',
+  },
+  {
+    name: 'moves-stored-at-once',
+    what: 'stored at once',
+    file: 'server/storage/receiver.ts',
+    find: `    }
+    this.#replicas.journal.afterAll(stored)
+  }`,
+    replace: `    }
+    stored()
+  }`,
+  },
+  {
+    name: 'moves-old-offer-wins',
+    what: 'old offer wins',
+    file: 'server/storage/receiver.ts',
+    find: "state === 'received' ? offered > epoch",
+    replace: "state === 'received' ? true",
+  },
+  {
+    name: 'moves-any-move',
+    what: 'any move',
+    file: 'server/storage/receiver.ts',
+    find: 'if (move?.id !== id || move.from !== from || marks === undefined)',
+    replace: 'if (move === undefined || marks === undefined)',
+  },
+  {
+    name: 'moves-since-ignored',
+    what: 'since ignored',
+    file: 'server/storage/ownership.ts',
+    find: '  const isSameOwner = since === marks.since',
+    replace: '  const isSameOwner = true',
+  },
+  {
+    name: 'moves-refuse-offer-ignored',
+    what: 'refuse offer ignored',
+    file: 'server/storage/handover.ts',
+    find: `    if (this.#step === 'offering') return this.stop() // it has the shard in another way
+`,
+    replace: `    if (this.#step === 'offering') return
+`,
+  },
+  {
+    name: 'moves-silent-b',
+    what: 'silent B',
+    file: 'server/storage/handover.ts',
+    find: `    if (state !== 'frozen' && isSilent) return this.stop()
+`,
+    replace: `    void isSilent
+`,
+  },
+  {
+    name: 'moves-complains-at-once',
+    what: 'complains at once',
+    file: 'server/storage/learner.ts',
+    find: 'now.mono - this.#fencingMono < patiencePolls * this.#times.pollMs',
+    replace: 'false',
+  },
+]
