@@ -1,16 +1,23 @@
 import { readFileSync } from 'node:fs'
+import { transformSync } from 'esbuild'
 import { expect, test } from 'vitest'
 import { mutants } from './mutants.ts'
 
 const root = new URL('../../', import.meta.url)
+const named = mutants.map((mutant) => [mutant.name, mutant] as const)
 
-test.each(mutants.map((mutant) => [mutant.name, mutant] as const))(
-  'the place of %s is there exactly once (Q13)',
-  (_, { file, find, replace }) => {
-    expect(readFileSync(new URL(file, root), 'utf8').split(find)).toHaveLength(2)
-    expect(replace).not.toBe(find)
-  },
-)
+test.each(named)('the place of %s is there exactly once, and reads on (Q13)', (_, { file, find, replace }) => {
+  const source = readFileSync(new URL(file, root), 'utf8')
+  expect(source.split(find)).toHaveLength(2)
+  expect(replace).not.toBe(find)
+  // Else it would be caught for the wrong reason.
+  expect(() =>
+    transformSync(
+      source.replace(find, () => replace),
+      { loader: 'ts', logLevel: 'silent' },
+    ),
+  ).not.toThrow()
+})
 
 test('mutants have names of their own', () => {
   expect(new Set(mutants.map(({ name }) => name)).size).toBe(mutants.length)

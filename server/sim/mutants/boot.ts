@@ -25,7 +25,8 @@ export const bootMutants: readonly Mutant[] = [
       const replica = this.#replicas.of(shard)
       if (replica === undefined || !this.#maySource(shard, row)) return
 `,
-    replace: `    { const replica = this.#replicas.of(shard)
+    replace: `    ;((run: () => void) => run())(() => {
+      const replica = this.#replicas.of(shard)
       if (replica === undefined) return
 `,
   },
