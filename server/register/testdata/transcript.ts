@@ -347,9 +347,9 @@ export class Transcript {
     else proxy.coordinator.write(key, work, now)
   }
 
-  #operation(verb: string, value: string, { id, attempt, done, ttl, extend, expiry, if: label }: Readonly<Record<string, string>>): Operation {
+  #operation(verb: string, value: string, { id, attempt, done, ttl, extend, expiry, nameless, if: label }: Readonly<Record<string, string>>): Operation {
     const [session = `r${++this.#requests}`, sequence = '0'] = id?.split('.') ?? []
-    const request: Request = { session, sequence: Number(sequence), remember: true, done: Number(done ?? 0), attempt: Number(attempt ?? 1) }
+    const request: Request = { session, sequence: Number(sequence), remember: nameless === undefined, done: Number(done ?? 0), attempt: Number(attempt ?? 1) }
     const ifVersion = label === undefined ? undefined : this.#texts.versionOf(label)
     const change: ExpiryChange = ttl !== undefined ? ttlOf('set', ttl) : extend !== undefined ? ttlOf('extend', extend) : { type: expiry === 'never' || verb === 'create' ? 'never' : 'keep' }
     if (verb === 'destroy') return { verb, request, ifVersion }
