@@ -1,5 +1,6 @@
 /**
- * The simulation as a part of the tests (Q20): histories of 3 and 5 zones with all kinds of faults, from the run's seed.
+ * The simulation as a part of the tests (Q20): histories of 3 and 5 zones with all kinds of faults, the same ones in each run.
+ * Why not from the run's seed: what is rarer than one in a thousand is for `npm run sim`, and a test must not fail by chance.
  * A failure names its seed: `npm run sim -- --replay SEED --zones N` plays it again.
  */
 import { readFileSync } from 'node:fs'
@@ -8,7 +9,7 @@ import { play } from './scenario.ts'
 import { sometimesNames } from './sometimes.ts'
 import { tryHistory, type Trial } from './trial.ts'
 
-const seed = Number(process.env.HAPAX_SEED)
+const seed = 1
 const histories = 1_500
 const known = readFileSync(new URL('seeds.txt', import.meta.url), 'utf8')
   .split('\n')
