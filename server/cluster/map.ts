@@ -17,11 +17,6 @@ export interface ShardMap {
   readonly servers: readonly ServerRow[]
 }
 
-/** Where the map lives. Answers come later, twice or never; the asker asks again. */
-export interface MapSource {
-  ask(request: MapRequest): void
-}
-
 /**
  * A map of a cluster that nobody has founded yet.
  * @param zones 1, 3 or 5
