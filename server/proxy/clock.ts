@@ -7,6 +7,9 @@ import { epochMs, type EpochMs } from '../../core/base/types.ts'
 import { quorumOf } from '../register/ballot.ts'
 import type { Instant } from '../register/work.ts'
 
+/** The greatest difference of two clocks that is tolerated, in milliseconds. */
+export const clockBoundMs = 500
+
 export interface ProxyClockOptions {
   readonly zones: number
   /** The greatest difference of two clocks that is tolerated, in milliseconds. Default 500. */
@@ -36,7 +39,7 @@ export class ProxyClock {
   #last: Instant | undefined
   #steps = 0
 
-  constructor({ zones, boundMs = 500, lifeMs = 10_000 }: ProxyClockOptions) {
+  constructor({ zones, boundMs = clockBoundMs, lifeMs = 10_000 }: ProxyClockOptions) {
     this.#zones = zones
     this.#boundMs = boundMs
     this.#lifeMs = lifeMs

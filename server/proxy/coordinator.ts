@@ -15,7 +15,7 @@ import { Ballots } from '../register/ballot.ts'
 import { Proposer } from '../register/proposer.ts'
 import { Reader, type ReaderPorts } from '../register/reader.ts'
 import type { Answer, Instant, RegisterEvent, Work } from '../register/work.ts'
-import { ProxyClock } from './clock.ts'
+import { clockBoundMs as clockBoundMsDefault, ProxyClock } from './clock.ts'
 import { ProxyNames } from './names.ts'
 import { RoundTrips } from './round-trips.ts'
 
@@ -62,6 +62,7 @@ interface KeyRounds {
 export class Coordinator {
   readonly #ports: CoordinatorPorts
   readonly #rules: CompletionRules
+  readonly #ageMsMax: number
   readonly #waitingMax: number
   readonly #waitingBytesMax: number
   readonly #zones: number
@@ -79,14 +80,15 @@ export class Coordinator {
   #answers: (readonly [Work, Answer])[] = []
 
   constructor(options: CoordinatorOptions) {
-    const { ports, zones, rows, clockBoundMs, rules = completionRules } = options
+    const { ports, zones, rows, clockBoundMs = clockBoundMsDefault, rules = completionRules } = options
     this.#ports = ports
     this.#rules = rules
+    this.#ageMsMax = rules.lifeMs - 2 * clockBoundMs
     this.#zones = zones
     this.#waitingMax = options.waitingMax ?? waitingMaxDefault
     this.#waitingBytesMax = options.waitingBytesMax ?? waitingBytesMaxDefault
     this.#names = new ProxyNames(ports.proposerId)
-    this.#clock = new ProxyClock({ zones, ...(clockBoundMs === undefined ? {} : { boundMs: clockBoundMs }) })
+    this.#clock = new ProxyClock({ zones, boundMs: clockBoundMs })
     this.#ballots = new Ballots(ports.proposerId)
     for (const row of rows) if (row.servers.length === zones) this.#rows.set(row.shard, row)
   }
@@ -202,6 +204,7 @@ export class Coordinator {
       ballots: this.#ballots,
       random: ports.random,
       rules: this.#rules,
+      ageMsMax: this.#ageMsMax,
       row: () => this.#rows.get(shard) as ShardRow,
       learnRow: (row, now) => this.learnRow(row, now),
       nearest: (row) => this.#roundTrips.nearest(row.servers),

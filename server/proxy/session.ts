@@ -11,12 +11,12 @@ import type { RequestId, Version } from '../../core/kv/kv.ts'
 import { completionRules, type Operation, type Outcome, type Request } from '../../core/record/operation.ts'
 import type { Verb } from '../../core/record/record.ts'
 import type { Answer, Instant, Work } from '../register/work.ts'
+import { clockBoundMs } from './clock.ts'
 
 /** No new ballot for a request after this, whatever its client would wait. */
 export const attemptMsMax = 600
 /** How long after its first sending a request may be sent again. */
 const retryWindowMs = 10_000
-const clockBoundMs = 500
 
 /** A client's request, read and checked by the codec. */
 export interface ClientRequest {

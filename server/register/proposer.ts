@@ -1,5 +1,5 @@
 /**
- * Proposer: all operations that wait for one key in one proxy, one round of PREPARE and ACCEPT at a time. DESIGN.md, sentences P1 to P14.
+ * Proposer: all operations that wait for one key in one proxy, one round of PREPARE and ACCEPT at a time. DESIGN.md, sentences P1 to P15.
  * Pure. Invariant: whatever it answers rests on a state that a quorum holds at one ballot within one epoch.
  * Why all that wait go into one round: a hot key costs two round trips for everybody, and writers of one proxy never duel.
  */
@@ -13,6 +13,8 @@ import { medianOf, type Answer, type Instant, type RegisterPorts, type Work } fr
 
 /** After either phase began: whoever has not answered by then is not waited for. */
 export const phaseMsMax = 60
+/** Each phase that ended so doubles it up to this: a disk that is slow for everybody must not keep all writes from ever ending. */
+const slowPhaseMsMax = 240
 /** The longest wait between two rounds. */
 const backOffMsMax = 40
 /** Operations of one round: their completions must find room in one record, beside those of other proxies. */
@@ -66,6 +68,8 @@ export class Proposer {
   /** The highest bound of a REJECT. Own ballots do not count: after a step of the clock they would carry its fault on. */
   #seen: Ballot = noBallot
   #failures = 0
+  /** Phases in a row that ended by time. */
+  #timeouts = 0
   #why: Why = 'no-quorum'
 
   constructor(key: string, ports: RegisterPorts) {
@@ -100,7 +104,9 @@ export class Proposer {
       default:
         if (this.waiting === 0) return this.#rest()
         if (phase.round.row.epoch !== this.#ports.row().epoch) return this.#again(now, 0)
-        if (now.mono >= phase.round.endsMono) this.#lost('no-quorum', now)
+        if (now.mono < phase.round.endsMono) return
+        this.#timeouts++
+        this.#lost('no-quorum', now)
     }
   }
 
@@ -152,7 +158,7 @@ export class Proposer {
   }
 
   #round(ballot: Ballot, now: Instant): Round {
-    const endsMono = now.mono + phaseMsMax
+    const endsMono = now.mono + Math.min(phaseMsMax * 2 ** this.#timeouts, slowPhaseMsMax)
     this.#ports.wakeAt(endsMono)
     return { ballot, row: this.#ports.row(), id: this.#ports.nextId(now), endsMono, refused: new Map() }
   }
@@ -174,19 +180,23 @@ export class Proposer {
     this.#endWhere((work) => this.#isTooOld(work, clocks, now), 'too-old', now)
     if (!this.#ports.clockIsTrusted(now)) this.#endWhere(() => true, 'clock', now)
 
-    const batch = this.#queue.splice(0, roundOperationsMax)
-    if (batch.length === 0) return this.#rest()
+    if (this.#queue.length === 0) return this.#rest()
 
     const before = entry?.record
     const trimAt = Math.min(now.wall, medianOf(clocks)) as EpochMs
     const answers = new Map<Work, Answer>()
     let record = before
-    for (const work of batch) {
+    for (const work of this.#queue.slice(0, roundOperationsMax)) {
+      if (mayEndUnchosen(record, isChosen ? before : undefined, this.#ports.ageMsMax, now.wall)) {
+        this.#ports.count('short-life-waited')
+        break
+      }
       const decision = this.#apply(work, record, before, now, trimAt)
       if (decision.record !== record) work.acceptWasSent = 'next'
       record = decision.record
       answers.set(work, decision.answer)
     }
+    this.#queue.splice(0, answers.size)
     if (record === before && entry !== undefined && restsOnExpiry(entry, now.wall)) {
       record = sealed(entry.record, now.wall)
       this.#ports.count('expiry-sealed')
@@ -200,7 +210,7 @@ export class Proposer {
         answers.delete(work)
         this.#ports.answer(work, answer)
       }
-      if (answers.size === 0) return this.#succeeded(now)
+      if (answers.size === 0 && isChosen) return this.#succeeded(now)
     }
     if (record === before && [...answers.keys()].some((work) => !early.has(work))) this.#ports.count('late-joiner-accepted')
     if (record === before && [...answers.keys()].some((work) => work.acceptWasSent === 'yes')) this.#ports.count('refusal-sealed')
@@ -257,6 +267,7 @@ export class Proposer {
 
   #succeeded(now: Instant): void {
     this.#failures = 0
+    this.#timeouts = 0
     this.#why = 'no-quorum'
     this.#rest()
     this.#begin(now)
@@ -325,7 +336,7 @@ export class Proposer {
 
   #isTooOld({ sentAt }: Work, clocks: readonly EpochMs[], now: Instant): boolean {
     if (sentAt === undefined) return false
-    return Math.max(now.wall, medianOf(clocks)) - sentAt > this.#ports.rules.lifeMs / 2
+    return Math.max(now.wall, medianOf(clocks)) - sentAt > this.#ports.ageMsMax
   }
 
   #end(work: Work, why: NoEffect, now: Instant): void {
@@ -351,6 +362,15 @@ function whyOfRound({ refused, row }: Round, quorum: number): Why {
 /** Dead by time alone, or without the payload that would say more: another zone may hold a later expiry (R13). */
 export const restsOnExpiry = (entry: ReplicaEntry, now: EpochMs): boolean =>
   entry.stub !== undefined || (entry.record.value !== undefined && isDead(entry.record, now))
+
+/**
+ * The record is alive now, and may be dead before it is chosen: its life is not that of a chosen state, and ends while a request that was
+ * decided on it may still be told so. Others see the state before it until then, so nothing may rest on that life (P15).
+ */
+function mayEndUnchosen(record: KeyRecord | undefined, chosen: KeyRecord | undefined, withinMs: number, now: EpochMs): boolean {
+  if (record === undefined || record.expiresAt === 0 || isDead(record, now) || record.expiresAt - now > withinMs) return false
+  return chosen === undefined || isDead(chosen, now) || chosen.expiresAt !== record.expiresAt
+}
 
 /** The tombstone that makes an expiry chosen. It keeps all but the payload. */
 const sealed = (record: KeyRecord, now: EpochMs): KeyRecord => ({ ...record, value: undefined, changedAt: now })

@@ -53,6 +53,7 @@ export type RegisterEvent =
   | 'refusal-sealed'
   | 'expiry-sealed'
   | 'late-joiner-accepted'
+  | 'short-life-waited'
   | 'batch-split-by-deadline'
   | 'too-old'
   | 'clock-withheld'
@@ -72,6 +73,8 @@ export interface RegisterPorts {
   readonly ballots: Ballots
   readonly random: Random
   readonly rules: CompletionRules
+  /** Older requests are not decided: a completion of theirs might be gone. Milliseconds since the first sending. */
+  readonly ageMsMax: number
   /** The key's shard as the proxy knows it now. */
   row(): ShardRow
   /** Takes a newer row; false: it is not newer than the known one. */

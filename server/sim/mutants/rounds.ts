@@ -282,4 +282,25 @@ export const roundMutants: readonly Mutant[] = [
     replace: 'readonly remember = false',
     isRare: true,
   },
+  {
+    name: 'P15-life-of-the-round',
+    what: 'an operation rests on a short life that another one of its round gave',
+    file: 'server/register/proposer.ts',
+    find: 'return chosen === undefined || isDead(chosen, now) || chosen.expiresAt !== record.expiresAt',
+    replace: 'return chosen === undefined',
+  },
+  {
+    name: 'P15-life-of-a-minority',
+    what: 'an operation rests on a short life that one zone has',
+    file: 'server/register/proposer.ts',
+    find: 'return chosen === undefined || isDead(chosen, now) || chosen.expiresAt !== record.expiresAt',
+    replace: 'return chosen !== undefined && (isDead(chosen, now) || chosen.expiresAt !== record.expiresAt)',
+  },
+  {
+    name: 'P15-life-of-a-destroyed-entry',
+    what: 'a destroyed entry is taken for one that was alive until the same instant',
+    file: 'server/register/proposer.ts',
+    find: 'return chosen === undefined || isDead(chosen, now) || chosen.expiresAt !== record.expiresAt',
+    replace: 'return chosen === undefined || chosen.expiresAt !== record.expiresAt',
+  },
 ]
