@@ -173,7 +173,7 @@ function writeBytes(bytes: Buffer, at: number, tag: number, content: Uint8Array)
   return from + content.length
 }
 
-const verbs = ['create', 'update', 'set', 'destroy'] as const satisfies readonly Verb[]
+const verbs = ['create', 'update', 'set', 'destroy', 'touch'] as const satisfies readonly Verb[]
 const outcomes = ['applied', 'exists', 'missing', 'version'] as const satisfies readonly Completion['outcome'][]
 
 const isEmpty = ({ entries, marks }: Completions): boolean => entries.length === 0 && marks.length === 0

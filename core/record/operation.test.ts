@@ -46,6 +46,7 @@ function operation(verb: Verb, given: Given = {}): Operation {
   const { request = nameless(), ifVersion } = given
   if (verb === 'create') return { verb, request, value: given.value ?? value, expiry: given.expiry ?? never }
   if (verb === 'destroy') return { verb, request, ifVersion }
+  if (verb === 'touch') return { verb, request, expiry: given.expiry ?? keep }
   return { verb, request, value: given.value ?? value, expiry: given.expiry ?? keep, ifVersion }
 }
 
@@ -85,6 +86,8 @@ test('each verb applies or refuses as the table says', () => {
     ['destroy', 'alive', 'none', 'applied'],
     ['destroy', 'alive', 'same', 'applied'],
     ['destroy', 'alive', 'other', 'version'],
+    ['touch', 'absent', 'none', 'missing'],
+    ['touch', 'alive', 'none', 'applied'],
   ]
   for (const [verb, life, condition, expected] of table) {
     for (const death of ['expired', 'destroyed', 'unheard'] as const) {
@@ -196,6 +199,31 @@ for (const verb of ['create', 'update', 'set', 'destroy'] as const) {
     expect(entry()).toEqual(before)
   })
 }
+
+test('a touch changes the expiry and changedAt alone, and nothing at all where the life is long enough', () => {
+  const { run, state } = key()
+  run('create', { expiry: ttl(50) })
+  const before = state.record as KeyRecord
+  state.now += 5
+  const touched = run('touch', { expiry: { type: 'extend', ttlMs: 80 as Millis } })
+  expect(entryIn(touched)).toEqual({ ...entryOf(before, epochMs(start)), expiresAt: start + 85 })
+  expect(state.record).toEqual({ ...before, expiresAt: start + 85, changedAt: start + 5 })
+  const { record } = state
+  expect(entryIn(run('touch', { expiry: { type: 'extend', ttlMs: 10 as Millis } }))).toEqual(entryOf(record, epochMs(start)))
+  expect(state.record).toBe(record)
+})
+
+test('a repeated touch extends once, and is told what is there by then', () => {
+  const { run, state } = key()
+  run('create', { expiry: ttl(50) })
+  const touch = (attempt: number) => run('touch', { request: named('t', { attempt }), expiry: { type: 'extend', ttlMs: 80 as Millis } })
+  touch(1)
+  run('set', { value: new Uint8Array([9]), expiry: keep })
+  state.now += 20
+  expect(entryIn(touch(2))).toMatchObject({ value: new Uint8Array([9]), expiresAt: start + 80 })
+  run('destroy')
+  expect(touch(3)).toEqual({ type: 'missing' })
+})
 
 test('a request is forgotten 12 s after it was recorded, on the stored wall clock (R8)', () => {
   const { run, state } = key()

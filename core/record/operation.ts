@@ -42,6 +42,11 @@ export type Operation =
       readonly ifVersion: Version | undefined
     }
   | { readonly verb: 'destroy'; readonly request: Request; readonly ifVersion: Version | undefined }
+  /** A get that changes the expiry, and nothing else of the entry: what JunoDB's get with a time to live does. */
+  | { readonly verb: 'touch'; readonly request: Request; readonly expiry: ExpiryChange }
+
+/** Those of the contract. */
+export type KvOperation = Exclude<Operation, { readonly verb: 'touch' }>
 
 export type Outcome =
   | { readonly type: 'applied'; readonly entry: Entry | undefined }
@@ -113,7 +118,7 @@ export function apply(
 function decide(operation: Operation, record: KeyRecord | undefined, now: EpochMs): { next: KeyRecord | undefined; outcome: Outcome } {
   const live = record !== undefined && !isDead(record, now) ? record : undefined
   const refuse = (outcome: Outcome) => ({ next: undefined, outcome })
-  if (operation.verb !== 'create' && operation.ifVersion !== undefined) {
+  if ('ifVersion' in operation && operation.ifVersion !== undefined) {
     const entry = entryOf(live, now)
     if (entry === undefined) return refuse({ type: 'missing' })
     if (entry.version !== operation.ifVersion) return refuse({ type: 'version', entry })
@@ -128,12 +133,19 @@ function decide(operation: Operation, record: KeyRecord | undefined, now: EpochM
     case 'destroy':
       if (live === undefined) return refuse({ type: 'applied', entry: undefined })
       return { next: buried(live, operation.request, now), outcome: { type: 'applied', entry: entryOf(live, now) } }
+    case 'touch': {
+      if (live === undefined) return refuse({ type: 'missing' })
+      const expiresAt = expiryAfter(operation.expiry, live.expiresAt, now)
+      const touched: KeyRecord = { ...live, expiresAt, changedAt: now }
+      const outcome: Outcome = { type: 'applied', entry: written(touched, live.value as Uint8Array) }
+      return expiresAt === live.expiresAt ? refuse(outcome) : { next: touched, outcome }
+    }
   }
 }
 
 /** `live` is the present life of the key, `earlier` whatever is known of it, dead lives included. */
 function write(
-  operation: Exclude<Operation, { verb: 'destroy' }>,
+  operation: Exclude<Operation, { verb: 'destroy' | 'touch' }>,
   live: KeyRecord | undefined,
   earlier: KeyRecord | undefined,
   now: EpochMs,
@@ -203,6 +215,11 @@ function recall(earlier: Completion, operation: Operation, record: KeyRecord | u
   if (earlier.outcome === 'missing') return { type: 'missing' }
   if (earlier.outcome === 'applied') {
     if (operation.verb === 'destroy') return { type: 'applied', entry: undefined }
+    if (operation.verb === 'touch') {
+      // It brought no value along, so it is told what is there now, as a get would be.
+      const entry = entryOf(record, now)
+      return entry === undefined ? { type: 'missing' } : { type: 'applied', entry }
+    }
     const { createdAt, expiresAt } = earlier
     const version = earlier.version as Version
     return {

@@ -6,7 +6,7 @@
 import { epochMs, type EpochMs } from '../base/types.ts'
 import type { Entry, Version } from '../kv/kv.ts'
 
-export type Verb = 'create' | 'update' | 'set' | 'destroy'
+export type Verb = 'create' | 'update' | 'set' | 'destroy' | 'touch'
 
 /** A request's name inside a record. A plain id is a session with sequence 0, so that both kinds have one shape. */
 export interface RequestName {

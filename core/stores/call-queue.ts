@@ -6,7 +6,7 @@
  * its moment, and the garbage collector then carries every call into its old generation: a third of the time of a write.
  */
 import { KvError } from '../kv/errors.ts'
-import type { Operation } from '../record/operation.ts'
+import type { KvOperation } from '../record/operation.ts'
 import type { Answer, Reading, Wait } from './verbs.ts'
 
 /** Time that no clock step can move. Tests hand in their own. */
@@ -50,7 +50,7 @@ interface Common {
 export interface WriteCall extends Common {
   readonly type: 'write'
   readonly key: string
-  readonly operation: Operation
+  readonly operation: KvOperation
   readonly resolve: (answer: Answer) => void
   answer: Answer | undefined
   /** Whether the call changed its record; before it is decided: false. */
@@ -127,7 +127,7 @@ export class CallQueue {
     return this.#writes.size > 0 && this.#writes.has(key)
   }
 
-  write(key: string, operation: Operation, wait: Wait): Promise<Answer> {
+  write(key: string, operation: KvOperation, wait: Wait): Promise<Answer> {
     const bytes = operation.verb === 'destroy' ? 0 : operation.value.length
     this.#admit(bytes)
     return new Promise((resolve, reject) => {

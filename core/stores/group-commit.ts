@@ -8,7 +8,7 @@ import type { Clock } from '../base/types.ts'
 import { KvError } from '../kv/errors.ts'
 import type { Entry } from '../kv/kv.ts'
 import type { Capabilities } from '../kv/limits.ts'
-import { apply, completionRules, type Operation } from '../record/operation.ts'
+import { apply, completionRules, type KvOperation } from '../record/operation.ts'
 import { entryOf, forgettableAt, isForgettable } from '../record/record.ts'
 import { writeFault, type Change, type Cursor, type Durability, type Engine } from '../engine/engine.ts'
 import { encodeRecord, indexKey, recordRange } from '../engine/layout.ts'
@@ -80,7 +80,7 @@ export class GroupCommit implements Backend {
     this.#sweep = new ExpirySweep(options.engine, options.clock, options.ticker, () => this.#schedule())
   }
 
-  apply(key: string, operation: Operation, wait: Wait): Promise<Answer> {
+  apply(key: string, operation: KvOperation, wait: Wait): Promise<Answer> {
     this.#mustWork()
     const answer = this.#queue.write(key, withOwnValue(operation), wait)
     this.#schedule()

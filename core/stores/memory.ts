@@ -7,7 +7,7 @@ import { epochMs, type Clock, type EpochMs } from '../base/types.ts'
 import { invalid, KvError } from '../kv/errors.ts'
 import type { KV } from '../kv/kv.ts'
 import { resolveLimits, type LimitsOption } from '../kv/limits.ts'
-import { apply, completionRules, type Operation } from '../record/operation.ts'
+import { apply, completionRules, type KvOperation } from '../record/operation.ts'
 import { completionsBytes, entryOf, forgettableAt, isForgettable, noCompletions, type KeyRecord } from '../record/record.ts'
 import { kvOver, type Answer } from './verbs.ts'
 
@@ -89,7 +89,7 @@ export function memory(options: MemoryOptions = {}): KV {
       sites: 'one',
       limits,
     }),
-    apply(key: string, operation: Operation): Answer {
+    apply(key: string, operation: KvOperation): Answer {
       const now = clock.now()
       sweepSome(now, sweptAWrite)
       const before = records.get(key)

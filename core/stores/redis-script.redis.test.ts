@@ -11,7 +11,7 @@ import { seededRandom, type Random } from '../base/random.ts'
 import { epochMs, type Millis } from '../base/types.ts'
 import type { ExpiryChange } from '../kv/expiry.ts'
 import type { Version } from '../kv/kv.ts'
-import { apply, completionRules, type Operation, type Outcome, type Request } from '../record/operation.ts'
+import { apply, completionRules, type KvOperation, type Outcome, type Request } from '../record/operation.ts'
 import { entryOf, forgettableAt, isForgettable, type KeyRecord } from '../record/record.ts'
 import { answerOf, formatVersion, Gate, magic, readScript, writeArguments, writeScript } from './redis-script.ts'
 import { redisKv } from './redis.ts'
@@ -35,7 +35,7 @@ const begin = 4_102_444_800_000 // 2100-01-01
 const clocked = (text: string): string => text.replace("redis.call('TIME')", '{ARGV[#ARGV - 1], ARGV[#ARGV]}')
 const clockOf = (now: number): string[] => [`${Math.floor(now / 1_000)}`, `${(now % 1_000) * 1_000}`]
 
-async function write(key: string, operation: Operation, now: number, { gate = new Gate(), touch = false } = {}): Promise<Outcome> {
+async function write(key: string, operation: KvOperation, now: number, { gate = new Gate(), touch = false } = {}): Promise<Outcome> {
   const reply = await client.callBuffer(
     'EVAL',
     clocked(writeScript.text),
@@ -77,10 +77,10 @@ function randomExpiry(random: Random, now: number): ExpiryChange {
   return changes[random.int(changes.length)] as ExpiryChange
 }
 
-function randomOperation(random: Random, now: number, versions: readonly Version[]): Operation {
+function randomOperation(random: Random, now: number, versions: readonly Version[]): KvOperation {
   const request = randomRequest(random)
   const value = Uint8Array.from({ length: random.int(4) }, () => random.int(256))
-  const verb = (['create', 'update', 'set', 'destroy'] as const)[random.int(4)] as Operation['verb']
+  const verb = (['create', 'update', 'set', 'destroy'] as const)[random.int(4)] as KvOperation['verb']
   const ifVersion = [undefined, versions.at(-1), versions[random.int(versions.length + 1)], 'no version at all' as Version][random.int(4)]
   if (verb === 'destroy') return { verb, request, ifVersion }
   if (verb === 'create') {
@@ -180,7 +180,7 @@ describe('the write script', () => {
   test('does nothing once its gate is closed', async () => {
     const gate = new Gate()
     gate.close()
-    const operation: Operation = { verb: 'set', request: unnamed(), value: Buffer.of(1), expiry: { type: 'keep' }, ifVersion: undefined }
+    const operation: KvOperation = { verb: 'set', request: unnamed(), value: Buffer.of(1), expiry: { type: 'keep' }, ifVersion: undefined }
     await expect(client.callBuffer('EVAL', writeScript.text, '1', 'closed', ...writeArguments(operation, gate, false))).resolves.toEqual([
       -1, 0,
     ])
@@ -206,7 +206,7 @@ describe('the bytes of a record', () => {
   const value = Buffer.from('{"paid":true}')
   const twoHours = { type: 'set', ttlMs: 7_200_000 as Millis } as const
   /** A record of each shape: what makes it, in order. */
-  const shapes: Readonly<Record<string, readonly Operation[]>> = {
+  const shapes: Readonly<Record<string, readonly KvOperation[]>> = {
     'fresh, without expiry': [{ verb: 'create', request: { ...unnamed(), session: 'first' }, value, expiry: { type: 'never' } }],
     'changed, with expiry': [
       { verb: 'create', request: { ...unnamed(), session: 'first' }, value, expiry: twoHours },
@@ -228,7 +228,7 @@ describe('the bytes of a record', () => {
   const bytesOf = async (name: string): Promise<string> => {
     const key = `golden ${name}`
     await client.del(key)
-    for (const operation of shapes[name] as readonly Operation[]) await write(key, operation, begin)
+    for (const operation of shapes[name] as readonly KvOperation[]) await write(key, operation, begin)
     return (await client.getBuffer(key))?.toString('hex') ?? ''
   }
 
@@ -251,7 +251,11 @@ describe('the bytes of a record', () => {
     expect(await read('old', begin)).toEqual({ value: new Uint8Array(value), version: `1.${begin.toString(36)}.first`, createdAt: begin })
     await put('made and changed by remembered requests')
     expect((await read('old', begin))?.expiresAt).toBe(begin + 7_200_000)
-    const again = await write('old', (shapes['made and changed by remembered requests'] as readonly Operation[])[0] as Operation, begin + 1)
+    const again = await write(
+      'old',
+      (shapes['made and changed by remembered requests'] as readonly KvOperation[])[0] as KvOperation,
+      begin + 1,
+    )
     expect(again).toMatchObject({ type: 'applied', entry: { version: `1.${begin.toString(36)}.order-1` } })
     await put('destroyed, with its requests')
     expect(await read('old', begin)).toBeUndefined()

@@ -13,7 +13,7 @@ import { epochMs, epochMsMax, type EpochMs } from '../base/types.ts'
 import { unreachable } from '../base/assert.ts'
 import { KvError } from '../kv/errors.ts'
 import type { Entry, Version } from '../kv/kv.ts'
-import { completionRules, type Operation, type Outcome } from '../record/operation.ts'
+import { completionRules, type KvOperation, type Outcome } from '../record/operation.ts'
 import { requestToken, versionOf } from '../record/record.ts'
 import { asBuffer } from './as-buffer.ts'
 import type { Answer } from './verbs.ts'
@@ -258,7 +258,7 @@ export class Gate {
 export type Argument = string | Buffer
 
 /** What `writeScript` takes after the key. The value is not copied. */
-export function writeArguments(operation: Operation, gate: Gate, touch: boolean): Argument[] {
+export function writeArguments(operation: KvOperation, gate: Gate, touch: boolean): Argument[] {
   const { verb, request } = operation
   const value = operation.verb === 'destroy' ? none : asBuffer(operation.value)
   const { session, sequence, remember, done, attempt } = request
@@ -277,7 +277,7 @@ export function writeArguments(operation: Operation, gate: Gate, touch: boolean)
   ]
 }
 
-function changeArguments(operation: Operation): readonly [letter: string, number: string] {
+function changeArguments(operation: KvOperation): readonly [letter: string, number: string] {
   if (operation.verb === 'destroy') return ['k', '0']
   const { expiry } = operation
   switch (expiry.type) {
@@ -304,14 +304,14 @@ function versionArguments(version: Version | undefined): readonly [count: string
 }
 
 /** A reply of either script. @throws KvError RECORD_FOREIGN; UNAVAILABLE for what no script of ours answers. */
-export function answerOf(reply: unknown, operation: Operation | undefined): Answer {
+export function answerOf(reply: unknown, operation: KvOperation | undefined): Answer {
   if (!Array.isArray(reply)) return strange()
   const parts: readonly unknown[] = reply
   const status = Number(parts[0])
   return { outcome: outcomeOf(status, parts, operation), now: instant(parts[1]) }
 }
 
-function outcomeOf(status: number, parts: readonly unknown[], operation: Operation | undefined): Outcome {
+function outcomeOf(status: number, parts: readonly unknown[], operation: KvOperation | undefined): Outcome {
   switch (status) {
     case Status.applied: {
       if (parts.length === 2) return { type: 'applied', entry: undefined }

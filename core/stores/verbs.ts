@@ -9,7 +9,7 @@ import { expiryChange, neverExpires, type ExpiryChange } from '../kv/expiry.ts'
 import { newId } from '../kv/id.ts'
 import type { CallOptions, Entry, Expiry, KV, RequestId, Version } from '../kv/kv.ts'
 import { checkDuration, checkKey, checkKeys, checkTtl, checkValue, type Capabilities } from '../kv/limits.ts'
-import type { Operation, Outcome, Request } from '../record/operation.ts'
+import type { KvOperation, Outcome, Request } from '../record/operation.ts'
 
 /** How long a caller waits. */
 export interface Wait {
@@ -27,7 +27,7 @@ export interface Answer {
 export interface Backend {
   readonly capabilities: Capabilities
   /** Applies the operation and answers once the outcome is as durable as the store promises. */
-  apply(key: string, operation: Operation, wait: Wait): Answer | Promise<Answer>
+  apply(key: string, operation: KvOperation, wait: Wait): Answer | Promise<Answer>
   /** The live entries of the keys, in their order, and the store's clock. */
   read(keys: readonly string[], wait: Wait): Reading | Promise<Reading>
   close(): Promise<void>
@@ -46,7 +46,7 @@ export function kvOver(backend: Backend): KV {
   // Not async, and awaited once by each verb: every promise more is a tenth of what a write costs here.
   const applyOn = (
     key: string,
-    make: (request: Request) => Operation,
+    make: (request: Request) => KvOperation,
     options: CallOptions & { readonly requestId?: RequestId | undefined },
   ): Answer | Promise<Answer> => {
     if (closing) throw new KvError('CLOSED')

@@ -237,4 +237,4 @@ export class Coordinator {
   }
 }
 
-const bytesOf = ({ operation }: Work): number => (operation === undefined || operation.verb === 'destroy' ? 0 : operation.value.length)
+const bytesOf = ({ operation }: Work): number => (operation !== undefined && 'value' in operation ? operation.value.length : 0)

@@ -19,6 +19,8 @@ test.each<[ClientRequest['verb'], Answer, number, string | undefined]>([
   ['get', { type: 'read', entry: undefined, now }, 3, undefined],
   ['create', decided({ type: 'applied', entry }), 0, undefined],
   ['destroy', decided({ type: 'applied', entry: undefined }), 0, undefined],
+  ['touch', decided({ type: 'applied', entry }), 0, undefined],
+  ['touch', decided({ type: 'missing' }), 3, undefined],
   ['create', decided({ type: 'exists', entry }), 4, undefined],
   ['update', decided({ type: 'missing' }), 3, undefined],
   ['update', decided({ type: 'version', entry }), 19, undefined],

@@ -23,6 +23,7 @@ export interface ClientRequest {
   readonly verb: 'get' | Verb
   /** Of create, update and set. */
   readonly value?: Uint8Array
+  /** Of these and of touch, which is a get that extends a life. */
   readonly expiry?: ExpiryChange
   readonly ifVersion?: Version | undefined
   /** As the client named it; undefined: it did not. */
@@ -54,6 +55,7 @@ export function workOf(request: ClientRequest, now: Instant, { plainIdsRepeat = 
 function operationOf(verb: Verb, { requestId, value, expiry, ifVersion }: ClientRequest, plainIdsRepeat: boolean): Operation {
   const request = requestOf(verb, requestId, plainIdsRepeat)
   if (verb === 'destroy') return { verb, request, ifVersion }
+  if (verb === 'touch') return { verb, request, expiry: expiry as ExpiryChange }
   const content = { request, value: value as Uint8Array, expiry: expiry as ExpiryChange }
   return verb === 'create' ? { verb, ...content } : { verb, ...content, ifVersion }
 }
