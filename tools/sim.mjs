@@ -27,20 +27,27 @@ function planted({ name, file, find, replace }) {
   }
 }
 
+const settings = { bundle: true, platform: 'node', target: 'node20', format: 'esm', packages: 'external', logLevel: 'error' }
+
 /** Bundles an entry of server/sim, with a mutant if one is given. */
 export async function bundle(entry, outfile, mutant) {
   const esbuild = await import('esbuild')
-  await esbuild.build({
-    entryPoints: [join(root, entry)],
-    outfile,
-    bundle: true,
-    platform: 'node',
-    target: 'node20',
-    format: 'esm',
-    packages: 'external',
-    logLevel: 'error',
-    plugins: mutant === undefined ? [] : [planted(mutant)],
-  })
+  const plugins = mutant === undefined ? [] : [planted(mutant)]
+  await esbuild.build({ ...settings, entryPoints: [join(root, entry)], outfile, plugins })
+}
+
+/** Bundles files of directed tests with what collects and runs them, server/sim/mutants/collector.ts, which the bundle exports. */
+export async function bundleTests(files, outfile, mutant) {
+  const esbuild = await import('esbuild')
+  const collector = join(root, 'server/sim/mutants/collector.ts')
+  const contents = [
+    `export * from ${JSON.stringify(collector)}`,
+    ...files.map((file) => `import ${JSON.stringify(join(root, file))}`),
+  ].join('\n')
+  const plugins = mutant === undefined ? [] : [planted(mutant)]
+  const alias = { vitest: collector }
+  // The package says that its files do nothing when they are imported. Test files do.
+  await esbuild.build({ ...settings, stdin: { contents, resolveDir: root }, alias, ignoreAnnotations: true, outfile, plugins })
 }
 
 async function main(args) {

@@ -275,6 +275,15 @@ describe('a source', () => {
     expect(stand.sent.some(({ from, message }) => from === 's0' && message.type === 'page')).toBe(false)
   })
 
+  it('gives nothing under a row whose epoch it did not take', () => {
+    const stand = new Stand(3)
+    const row = { ...(stand.map.rows[0] as object), epoch: 2, servers: ['s0', 's1', 's2', 's3', 's4'] } as never
+    stand.post({ from: 's0', to: 's1', message: { type: 'copy', id: 1, shard: 0, row, after: undefined, keysMax: 9 } })
+    stand.settle()
+    expect(stand.marks('s1')?.epoch).toBe(1)
+    expect(stand.sent.some(({ message }) => message.type === 'page')).toBe(false)
+  })
+
   it('keeps the fence over a restart', () => {
     const stand = new Stand(3)
     stand.lose('s0')

@@ -6,6 +6,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-learner-as-source',
     what: 'learner as source',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: 'return replica.acceptor !== undefined || (recovers',
     replace: 'return true || (recovers',
   },
@@ -13,6 +14,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-no-fence',
     what: 'no fence',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `    this.learnRow(row)
     if (!this.#maySource`,
     replace: '    if (!this.#maySource',
@@ -21,6 +23,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-fence-after-read',
     what: 'fence after read',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `    this.#replicas.journal.afterAll(() => {
       const replica = this.#replicas.of(shard)
       if (replica === undefined || !this.#maySource(shard, row)) return
@@ -34,6 +37,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-fence-volatile',
     what: 'fence volatile',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: '        return this.#replicas.mark(shard, { epoch, row })',
     replace: '        return this.#replicas.mark(shard, { row })',
   },
@@ -41,6 +45,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-epoch-not-raised-by-message',
     what: 'epoch not raised by message',
     file: 'server/storage/host.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `    if (message.epoch > epoch) this.#replicas.mark(shard, { epoch: message.epoch })
 `,
     replace: '',
@@ -49,6 +54,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-older-epoch-taken',
     what: 'older epoch taken',
     file: 'server/storage/host.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: ' || message.epoch < epoch) return',
     replace: ' ) return',
   },
@@ -56,6 +62,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-row-not-told',
     what: 'row not told',
     file: 'server/storage/host.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: "    const mayTell = acceptor !== undefined || state === 'handed'",
     replace: '    const mayTell = acceptor !== undefined',
   },
@@ -63,6 +70,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-held-any-epoch',
     what: 'held any epoch',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'if (replica?.acceptor === undefined || replica.marks.epoch !== message.epoch) return',
     replace: 'if (replica?.acceptor === undefined) return',
   },
@@ -70,6 +78,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-ceiling-told-before-durable',
     what: 'ceiling told before durable',
     file: 'server/storage/host.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: '    this.#journal.afterAll(() => this.#ports.askMap(request))',
     replace: '    this.#ports.askMap(request)',
   },
@@ -77,6 +86,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-ceiling-not-raised-for-entries',
     what: 'ceiling not raised for entries',
     file: 'server/storage/host.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#journal.puts > this.#putsTold)',
     replace: 'if (false)',
   },
@@ -84,6 +94,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-foreign-rows-not-marked',
     what: 'foreign rows not marked',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: '      if (servers[this.#zone] === this.#server && this.#replicas.of(shard) === undefined) this.#replicas.reset(shard)',
     replace: '      void servers, shard',
   },
@@ -91,6 +102,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-rows-before-boot',
     what: 'rows before boot',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `    if (!this.#isOpen) {
       if (row`,
     replace: `    if (false) {
@@ -100,6 +112,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-leave-keeps-serving',
     what: 'leave keeps serving',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `        this.#replicas.close(shard)
         this.#replicas.mark(shard, { epoch, row, state: 'handed' })`,
     replace: "        this.#replicas.mark(shard, { epoch, row, state: 'handed' })",
@@ -108,6 +121,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-leave-no-clear',
     what: 'leave no clear',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `        if (isStored) this.#replicas.clear(shard)
 `,
     replace: '',
@@ -116,6 +130,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-learn-keeps-own',
     what: 'learn keeps own',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: "keepsOwn: verdict !== 'learn'",
     replace: 'keepsOwn: true',
   },
@@ -123,6 +138,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-frozen-forgets',
     what: 'frozen forgets',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `      if (marks.state === 'frozen' && !this.#givers.has(shard)) this.#giver(shard, undefined)
 `,
     replace: '',
@@ -131,6 +147,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-distrust-keeps',
     what: 'distrust keeps',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `        if (!keeps) this.#replicas.clear(shard)
 `,
     replace: '',
@@ -139,6 +156,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-zones-any',
     what: 'zones any',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: '    if (row.servers.length !== this.#zones) return',
     replace: '    if (false) return',
   },
@@ -146,6 +164,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-backup-votes',
     what: 'backup votes',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `  if (identity.isBackup) return 'backup'
 `,
     replace: '',
@@ -154,6 +173,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-foreign-votes',
     what: 'foreign votes',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: "if (row === undefined || row.directory !== identity.directory) return 'foreign'",
     replace: "if (row === undefined) return 'foreign'",
   },
@@ -161,6 +181,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-ceiling-unchecked',
     what: 'ceiling unchecked',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: '!isKnown || isBelow(ceiling, row.ceiling)',
     replace: '!isKnown',
   },
@@ -168,6 +189,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-os-votes',
     what: 'os votes',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `  if (hasPowerCycled(identity, machine)) return 'power-cycle'
 `,
     replace: `  void machine
@@ -177,6 +199,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-confirmed-only',
     what: 'confirmed only',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: '[identity.confirmed, ...identity.next].some((own) => sameIncarnation(own, row.incarnation))',
     replace: '[identity.confirmed].some((own) => sameIncarnation(own, row.incarnation))',
   },
@@ -184,6 +207,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-earlier-starts-forgotten',
     what: 'earlier starts forgotten',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: 'earlier.slice(1 - nextMax)',
     replace: '[]',
   },
@@ -191,6 +215,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-raise-before-disk',
     what: 'raise before disk',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `    this.#replicas.journal.afterAll(() => {
       this.#write = 'sent'`,
     replace: `    ;((f: () => void) => f())(() => {
@@ -200,6 +225,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-join-before-disk',
     what: 'join before disk',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: "    this.#replicas.journal.afterAll(() => this.#ports.askMap({ type: 'map-join'",
     replace: "    ;((f: () => void) => f())(() => this.#ports.askMap({ type: 'map-join'",
   },
@@ -207,6 +233,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-opens-before-raised',
     what: 'opens before raised',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: "    if (standing === 'same') return this.#raise(identity, row)",
     replace: `    if (standing === 'same') {
       this.#open()
@@ -217,6 +244,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-peers-not-asked',
     what: 'peers not asked',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
     replace: 'this.#open()',
   },
@@ -224,6 +252,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-one-peer',
     what: 'one peer',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
     replace: 'if (this.#peers.size >= 1) this.#open()',
   },
@@ -231,6 +260,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-seen-ignored',
     what: 'seen ignored',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `    if (incarnation !== undefined && isOutdatedBy(identity, incarnation)) return this.#ports.distrust('behind', [])
 `,
     replace: '',
@@ -239,6 +269,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-power-ignored-without-map',
     what: 'power ignored without map',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `    if (hasPowerCycled(identity, this.#machine) && this.#zones > 1) return this.#ports.distrust('power-cycle', [])
 `,
     replace: '',
@@ -247,6 +278,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-no-fence-at-all',
     what: 'no fence at all',
     file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: 'if (replica === undefined || replica.marks.epoch < epoch) return false',
     replace: 'if (replica === undefined) return false',
   },
@@ -254,6 +286,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-power-after-behind',
     what: 'power after behind',
     file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `  if (hasPowerCycled(identity, machine)) return 'power-cycle'
   const isKnown`,
     replace: '  const isKnown',
@@ -262,6 +295,7 @@ export const bootMutants: readonly Mutant[] = [
     name: 'boot-seen-lowered',
     what: 'seen lowered',
     file: 'server/storage/host.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: 'return known === undefined || (incarnation.count >= known.count && !sameIncarnation(known, incarnation))',
     replace: 'return known === undefined || !sameIncarnation(known, incarnation)',
   },

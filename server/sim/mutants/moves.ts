@@ -6,6 +6,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-one-source',
     what: 'one source',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: '    return sourcesOf(this.#marks.row?.servers.length ?? Infinity)',
     replace: '    return 1',
   },
@@ -13,6 +14,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-two-sources',
     what: 'two sources',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: '    return sourcesOf(this.#marks.row?.servers.length ?? Infinity)',
     replace: '    return Math.min(2, sourcesOf(this.#marks.row?.servers.length ?? Infinity))',
   },
@@ -20,6 +22,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-clear-at-fence',
     what: 'no clear at fence',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `    this.#replicas.clear(this.#shard)
 `,
     replace: '',
@@ -28,6 +31,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-ceiling-copied',
     what: 'no ceiling copied',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `    this.#replicas.raiseCeiling(this.#ceiling)
 `,
     replace: '',
@@ -36,6 +40,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-purged-copied',
     what: 'no purged copied',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: 'const purged = maxBallot(this.#purged,',
     replace: 'const purged = maxBallot(noBallot,',
   },
@@ -43,6 +48,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-lowest-wins',
     what: 'lowest wins',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: 'return isBelow(stored.entry.ballot, entry.ballot)',
     replace: 'return false',
   },
@@ -50,6 +56,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-last-wins',
     what: 'last wins',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: 'return isBelow(stored.entry.ballot, entry.ballot)',
     replace: 'return true',
   },
@@ -57,6 +64,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-any-swap',
     what: 'any swap',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: "if (isDone) this.#step = 'fencing'",
     replace: "this.#step = 'fencing'",
   },
@@ -64,6 +72,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-marking',
     what: 'no marking',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: "  #step: Step = 'marking'",
     replace: "  #step: Step = 'taking'",
   },
@@ -71,6 +80,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-whole-early',
     what: 'whole early',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `      source.isWhole = page.isLast
 `,
     replace: `      source.isWhole = true
@@ -80,6 +90,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-damaged-ignored',
     what: 'damaged ignored',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `    for (const [key] of unknown) this.#replicas.put(this.#shard, key, 'damaged')
 `,
     replace: '',
@@ -88,6 +99,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-damaged-from-one',
     what: 'damaged from one',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: `.length < needed)
     this.#enough`,
     replace: `.length < whole.length)
@@ -97,6 +109,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-own-epoch-not-taken',
     what: 'own epoch not taken',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: "this.#recovers === undefined ? 'taking' : 'copying'",
     replace: "'copying'",
   },
@@ -104,6 +117,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-freeze',
     what: 'no freeze',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    this.#replicas.close(this.#shard)
 `,
     replace: '',
@@ -112,6 +126,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-frozen-mark',
     what: 'no frozen mark',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    this.#replicas.mark(this.#shard, { state: 'frozen' })
 `,
     replace: '',
@@ -120,6 +135,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-tail-before-commit',
     what: 'tail before commit',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    journal.afterAll(() => {
       if (this.#step === 'over'`,
     replace: `    ;((f: () => void) => f())(() => {
@@ -129,6 +145,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-walk-before-commit',
     what: 'walk before commit',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    this.#replicas.journal.afterAll(() => {
       if (this.#step === 'walking'`,
     replace: `    ;((f: () => void) => f())(() => {
@@ -138,6 +155,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-outdated-at-freeze',
     what: 'outdated at freeze',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    if (this.#isOutdated) return this.stop()
     this.#step = 'freezing'`,
     replace: "    this.#step = 'freezing'",
@@ -146,6 +164,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-abort',
     what: 'no abort',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: 'now.mono - this.#frozenMono > this.#times.freezeMs',
     replace: 'false',
   },
@@ -153,6 +172,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-unfreeze-without-map',
     what: 'unfreeze without map',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: "      return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: nextEpoch(row) })",
     replace: `      this.#replicas.mark(this.#shard, { state: 'serving' })
       this.#replicas.serve(this.#shard)
@@ -162,6 +182,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-changed-not-sent',
     what: 'changed not sent',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: 'const keys = [...this.#changed].slice(0, keysMax)',
     replace: `const keys: string[] = []
       this.#changed.clear()`,
@@ -170,6 +191,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-switch-at-once',
     what: 'switch at once',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    if (part.tail === undefined) return this.#next(now)
 `,
     replace: `    if (part.tail === undefined && this.#step !== 'chasing') return this.#next(now)
@@ -180,6 +202,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-ceiling-in-b',
     what: 'no ceiling in B',
     file: 'server/storage/receiver.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `      this.#replicas.raiseCeiling(tail.ceiling)
 `,
     replace: '',
@@ -188,6 +211,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-no-purged-in-b',
     what: 'no purged in B',
     file: 'server/storage/receiver.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: "{ state: 'received', purged: tail.purged }",
     replace: "{ state: 'received' }",
   },
@@ -195,6 +219,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-leftovers-stay',
     what: 'leftovers stay',
     file: 'server/storage/receiver.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    this.#replicas.clear(shard) // leftovers first
 `,
     replace: '',
@@ -203,6 +228,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-stored-at-once',
     what: 'stored at once',
     file: 'server/storage/receiver.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    }
     this.#replicas.journal.afterAll(stored)
   }`,
@@ -214,6 +240,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-old-offer-wins',
     what: 'old offer wins',
     file: 'server/storage/receiver.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: "state === 'received' ? offered > epoch",
     replace: "state === 'received' ? true",
   },
@@ -221,6 +248,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-any-move',
     what: 'any move',
     file: 'server/storage/receiver.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: 'if (move?.id !== id || move.from !== from || marks === undefined)',
     replace: 'if (move === undefined || marks === undefined)',
   },
@@ -228,6 +256,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-since-ignored',
     what: 'since ignored',
     file: 'server/storage/ownership.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: '  const isSameOwner = since === marks.since',
     replace: '  const isSameOwner = true',
   },
@@ -235,6 +264,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-refuse-offer-ignored',
     what: 'refuse offer ignored',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    if (this.#step === 'offering') return this.stop() // it has the shard in another way
 `,
     replace: `    if (this.#step === 'offering') return
@@ -244,6 +274,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-silent-b',
     what: 'silent B',
     file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    if (state !== 'frozen' && isSilent) return this.stop()
 `,
     replace: `    void isSilent
@@ -253,6 +284,7 @@ export const movesMutants: readonly Mutant[] = [
     name: 'moves-complains-at-once',
     what: 'complains at once',
     file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: 'now.mono - this.#fencingMono < patiencePolls * this.#times.pollMs',
     replace: 'false',
   },

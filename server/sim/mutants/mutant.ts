@@ -3,12 +3,18 @@
  * Invariant: `find` is in `file` exactly once. The shipping code has no switch for any of them.
  * Source: docs, consistency, "Mutants to plant".
  */
+import type { PageItem } from './page.ts'
+
 export interface Mutant {
   readonly name: string
   readonly what: string
   readonly file: string
   readonly find: string
   readonly replace: string
+  /** The file of directed tests one of which fails with it. Undefined: transcripts do, server/register/testdata. */
+  readonly killedBy?: string
+  /** Items of the page's list, in its words, that it is. */
+  readonly page?: readonly PageItem[]
   /** Random search need not find it: its interleaving is too rare. A transcript must. */
   readonly isRare?: true
 }

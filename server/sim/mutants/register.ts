@@ -6,6 +6,7 @@ export const registerMutants: readonly Mutant[] = [
     name: 'R1-ack-before-durable',
     what: 'ACCEPTED leaves before the entry is durable',
     file: 'server/storage/host.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: 'this.#journal.afterKey(message.shard, message.key, () => this.#ports.send(to, message))',
     replace:
       "if (message.type === 'accepted') this.#ports.send(to, message)\n    else this.#journal.afterKey(message.shard, message.key, () => this.#ports.send(to, message))",
@@ -14,6 +15,7 @@ export const registerMutants: readonly Mutant[] = [
     name: 'R2-no-floor',
     what: 'promises are forgotten at a restart',
     file: 'server/storage/replicas.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: 'floor: this.#store.ceiling,',
     replace: 'floor: noBallot,',
   },

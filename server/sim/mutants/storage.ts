@@ -6,6 +6,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-journal-answers-at-once',
     what: 'journal answers at once',
     file: 'server/storage/journal.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    if (touches(this.#gathering, id)) this.#gathering.then.push(run)
     else if`,
     replace: '    if',
@@ -14,6 +15,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-journal-gathering-only',
     what: 'journal gathering only',
     file: 'server/storage/journal.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `    else if (touches(this.#inFlight, id)) this.#inFlight.then.push(run)
 `,
     replace: '',
@@ -22,6 +24,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-afterall-at-once',
     what: 'afterAll at once',
     file: 'server/storage/journal.ts',
+    killedBy: 'server/storage/boot.test.ts',
     find: `    if (!isEmpty(this.#gathering)) this.#gathering.then.push(run)
     else if`,
     replace: '    if',
@@ -30,6 +33,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-clear-forgotten-in-overlay',
     what: 'clear forgotten in overlay',
     file: 'server/storage/journal.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `      if (batch?.cleared.has(shard)) return { entry: undefined }
 `,
     replace: '',
@@ -38,21 +42,16 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-clear-keeps-gathered',
     what: 'clear keeps gathered',
     file: 'server/storage/journal.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `    for (const [id, one] of entries) if (one.shard === shard) entries.delete(id)
 `,
     replace: '',
   },
   {
-    name: 'storage-no-floor',
-    what: 'no floor',
-    file: 'server/storage/replicas.ts',
-    find: 'floor: this.#store.ceiling,',
-    replace: 'floor: noBallot,',
-  },
-  {
     name: 'storage-damage-ceiling-now',
     what: 'damage ceiling now',
     file: 'server/storage/replicas.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `    if (known !== undefined) return known
 `,
     replace: '',
@@ -61,6 +60,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-damage-kept',
     what: 'damage kept',
     file: 'server/storage/replicas.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `    if (entry !== 'damaged') held.damaged.delete(key)
 `,
     replace: '',
@@ -69,6 +69,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-page-unbounded-last',
     what: 'page unbounded last',
     file: 'server/storage/replicas.ts',
+    killedBy: 'server/storage/learner.test.ts',
     find: 'isLast: keysMax > 0 && found.length < keysMax && keys.length === found.length',
     replace: 'isLast: true',
   },
@@ -76,6 +77,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-no-onwrite',
     what: 'no onWrite',
     file: 'server/storage/replicas.ts',
+    killedBy: 'server/storage/handover.test.ts',
     find: `    held.onWrite?.(key)
 `,
     replace: '',
@@ -84,6 +86,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-purge-by-expiry',
     what: 'purge by expiry',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'epochMs(Math.max(record.changedAt, record.expiresAt) + Math.max(completionsLifeMs, purgeAgeMs))',
     replace: 'epochMs(record.expiresAt + 0 * purgeAgeMs * completionsLifeMs)',
   },
@@ -91,6 +94,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-purge-age-only-changed',
     what: 'purge age only changed',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'Math.max(record.changedAt, record.expiresAt)',
     replace: 'record.changedAt',
   },
@@ -98,6 +102,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-purge-before-life',
     what: 'purge before life',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'Math.max(completionsLifeMs, purgeAgeMs))',
     replace: 'purgeAgeMs + 0 * completionsLifeMs)',
   },
@@ -105,6 +110,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-purge-by-quorum',
     what: 'purge by quorum',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'question.answers.size === zones - 1',
     replace: 'question.answers.size >= (zones >> 1)',
   },
@@ -112,6 +118,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-no-purged',
     what: 'no purged',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: '    this.#replicas.mark(this.#shard, { purged: maxBallot(replica.marks.purged, maxBallot(purged, horizon)) })',
     replace: '    void horizon',
   },
@@ -119,6 +126,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-no-horizon',
     what: 'no horizon',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'maxBallot(replica.marks.purged, maxBallot(purged, horizon))',
     replace: 'maxBallot(replica.marks.purged, horizon.ms < 0 ? horizon : purged)',
   },
@@ -126,6 +134,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-epoch-of-answers',
     what: 'epoch of answers',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'replica.marks.epoch !== question.epoch) return',
     replace: 'false) return',
   },
@@ -133,6 +142,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-drops-what-lives',
     what: 'drops what lives',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: "if (stored.type !== 'entry' || !sameBallot(stored.entry.ballot, ballot)) continue // it lives again",
     replace: "if (stored.type !== 'entry') continue",
   },
@@ -140,6 +150,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-same-is-some',
     what: 'same is some',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'if (!answers.every((isSame) => isSame[index] === true))',
     replace: 'if (!answers.some((isSame) => isSame[index] === true))',
   },
@@ -147,6 +158,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-no-repair',
     what: 'no repair',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: `        this.#ports.repair(key, now)
 `,
     replace: `        void now
@@ -156,6 +168,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-absent-is-same',
     what: 'absent is same',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'return isAtMost(ballot, marks.purged)',
     replace: 'return true',
   },
@@ -163,6 +176,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-absent-differs',
     what: 'absent differs',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: 'return isAtMost(ballot, marks.purged)',
     replace: 'return false',
   },
@@ -170,6 +184,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-any-ballot-same',
     what: 'any ballot same',
     file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: "return stored.type === 'entry' && sameBallot(stored.entry.ballot, ballot)",
     replace: "return stored.type === 'entry'",
   },
@@ -177,6 +192,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-untrusted',
     what: 'untrusted',
     file: 'server/storage/clock.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: `    if (Math.abs(now.wall - median) > this.#times.boundMs) return undefined
 `,
     replace: '',
@@ -185,6 +201,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-no-pings',
     what: 'no pings',
     file: 'server/storage/clock.ts',
+    killedBy: 'server/storage/expiry.test.ts',
     find: `    if (young.length === 0) return undefined
 `,
     replace: `    if (young.length === 0) return now.wall
@@ -194,6 +211,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-stale-pings',
     what: 'stale pings',
     file: 'server/storage/clock.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `.filter(({ mono }) => now.mono - mono <= this.#times.pingLifeMs)
     if`,
     replace: `.filter(({ mono }) => mono >= 0)
@@ -203,6 +221,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-wall-alone',
     what: 'wall alone',
     file: 'server/storage/clock.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: 'Math.min(now.wall, this.#boot.wall + (now.mono - this.#boot.mono))',
     replace: 'now.wall',
   },
@@ -210,6 +229,7 @@ export const storageMutants: readonly Mutant[] = [
     name: 'storage-scrub-asks-once',
     what: 'scrub asks once',
     file: 'server/storage/scrub.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `    const damaged = this.#replicas.damagedOf(shard)
 `,
     replace: `    const damaged = turn > 3 ? [] : this.#replicas.damagedOf(shard)
