@@ -36,10 +36,10 @@ export async function bundle(entry, outfile, mutant) {
   await esbuild.build({ ...settings, entryPoints: [join(root, entry)], outfile, plugins })
 }
 
-/** Bundles files of directed tests with what collects and runs them, server/sim/mutants/collector.ts, which the bundle exports. */
+/** Bundles files of directed tests with what collects and runs them, collector.mjs, which the bundle exports. */
 export async function bundleTests(files, outfile, mutant) {
   const esbuild = await import('esbuild')
-  const collector = join(root, 'server/sim/mutants/collector.ts')
+  const collector = join(root, 'tools/collector.mjs')
   const contents = [
     `export * from ${JSON.stringify(collector)}`,
     ...files.map((file) => `import ${JSON.stringify(join(root, file))}`),

@@ -14,6 +14,15 @@ class Twin {
   }
 }
 
+test('the lowest promise makes room, and the floor only rises, whatever order they came in (R12)', () => {
+  const table = new PromiseTable(1, noBallot)
+  const floors = [10, 20, 15, 30].map((ms) => {
+    table.make(`key ${ms}`, ballot(ms))
+    return table.floor.ms
+  })
+  expect(floors).toEqual([0, 10, 15, 20])
+})
+
 test('never promises less than a table without a bound, and is never larger than its bound (A10, R12)', () => {
   const step = fc.record({
     type: fc.constantFrom('make', 'accept', 'raise'),

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { transformSync } from 'esbuild'
 import { expect, test } from 'vitest'
 import { mutants } from './mutants.ts'
+import { pageItems, type PageItem } from './mutants/page.ts'
 
 const root = new URL('../../', import.meta.url)
 const named = mutants.map((mutant) => [mutant.name, mutant] as const)
@@ -21,4 +22,14 @@ test.each(named)('the place of %s is there exactly once, and reads on (Q13)', (_
 
 test('mutants have names of their own', () => {
   expect(new Set(mutants.map(({ name }) => name)).size).toBe(mutants.length)
+})
+
+/** There is no client here yet that could take an answer of an earlier attempt: the simulator's drops it. */
+const ofClients: readonly PageItem[] = ["Outcomes: client takes any attempt's answer"]
+
+test.each(pageItems.filter((item) => !ofClients.includes(item)))('the page\u2019s mistake is planted: %s', (item) => {
+  const planted = mutants.filter(({ page }) => page?.includes(item))
+  expect(planted).not.toEqual([])
+  // In brackets there: random search does not find it.
+  if (/: \(.*\)$/.test(item)) expect(planted.map(({ isRare }) => isRare)).not.toContain(undefined)
 })

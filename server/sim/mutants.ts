@@ -5,9 +5,17 @@
 import { bootMutants } from './mutants/boot.ts'
 import type { Mutant } from './mutants/mutant.ts'
 import { movesMutants } from './mutants/moves.ts'
+import { outcomeMutants } from './mutants/outcomes.ts'
 import { registerMutants } from './mutants/register.ts'
 import { roundMutants } from './mutants/rounds.ts'
 import { storageMutants } from './mutants/storage.ts'
 
 export type { Mutant } from './mutants/mutant.ts'
-export const mutants: readonly Mutant[] = [...registerMutants, ...roundMutants, ...storageMutants, ...movesMutants, ...bootMutants]
+export const mutants: readonly Mutant[] = [
+  ...registerMutants,
+  ...roundMutants,
+  ...outcomeMutants,
+  ...storageMutants,
+  ...movesMutants,
+  ...bootMutants,
+]

@@ -210,6 +210,17 @@ describe('a restart', () => {
     expect(stand.state('s0')).toBe('serving')
   })
 
+  it('lowers no ceiling when it tells it to the map, as it does at a stop', () => {
+    const stand = new Stand(3)
+    stand.prepare('s0', ballot(40_000))
+    stand.server('s0').host?.tellCeiling(stand.instant('s0'))
+    stand.settle()
+    expect(stand.server('s0').disk.store.ceiling).toEqual(ballot(40_250))
+    stand.restart('s0')
+    stand.run(200)
+    expect(stand.prepare('s0', ballot(40_250))).toMatchObject({ type: 'rejected', reason: 'ballot' })
+  })
+
   it('on a directory of another cluster learns, and keeps nothing of it', () => {
     const other = new Stand(3)
     other.accept('s0', ballot(5), record('theirs'))

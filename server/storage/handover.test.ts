@@ -152,6 +152,17 @@ describe('a planned move within a zone', () => {
     expect(stand.prepare('t0', ballot(6))).toMatchObject({ type: 'rejected', reason: 'ballot' })
   })
 
+  it('B’s floor is above what A promised before A’s own restart, of which no promise is in memory', () => {
+    const stand = standWithSpare()
+    stand.prepare('s0', ballot(40_000))
+    stand.restart('s0')
+    stand.run(200)
+    move(stand)
+    stand.run(300)
+    expect(stand.state('t0')).toBe('serving')
+    expect(stand.accept('t0', ballot(40_000), record('late'))).toMatchObject({ type: 'rejected', reason: 'lasting' })
+  })
+
   it('B’s floor outlives its restart right after the switch', () => {
     const stand = standWithSpare()
     stand.prepare('s0', ballot(40_000))

@@ -4,13 +4,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { handedOver, type Failure } from '../sim/mutants/collector.ts'
 import { mutants, type Mutant } from '../sim/mutants.ts'
 
+/** What tools/collector.mjs exports. */
 interface Bundled {
   count(): number
-  firstFailure(): Promise<Failure | undefined>
+  firstFailure(): Promise<{ readonly test: string; readonly error: unknown } | undefined>
 }
+const handedOver = Symbol.for('hapax.expect')
 
 const bundles = mkdtempSync(join(tmpdir(), 'hapax-kills-'))
 let bundleTests: (files: readonly string[], outfile: string, mutant?: Mutant) => Promise<void>

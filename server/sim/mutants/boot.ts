@@ -7,12 +7,13 @@ export const bootMutants: readonly Mutant[] = [
     what: 'learner as source',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
+    page: ['Learner, epoch: learner as source'],
     find: 'return replica.acceptor !== undefined || (recovers',
     replace: 'return true || (recovers',
   },
   {
-    name: 'boot-no-fence',
-    what: 'no fence',
+    name: 'boot-row-of-request-ignored',
+    what: 'a source does not learn the row of the request',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `    this.learnRow(row)
@@ -24,6 +25,7 @@ export const bootMutants: readonly Mutant[] = [
     what: 'fence after read',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
+    page: ['Learner, epoch: fence after the read'],
     find: `    this.#replicas.journal.afterAll(() => {
       const replica = this.#replicas.of(shard)
       if (replica === undefined || !this.#maySource(shard, row)) return
@@ -32,14 +34,6 @@ export const bootMutants: readonly Mutant[] = [
       const replica = this.#replicas.of(shard)
       if (replica === undefined) return
 `,
-  },
-  {
-    name: 'boot-fence-volatile',
-    what: 'fence volatile',
-    file: 'server/storage/roles.ts',
-    killedBy: 'server/storage/boot.test.ts',
-    find: '        return this.#replicas.mark(shard, { epoch, row })',
-    replace: '        return this.#replicas.mark(shard, { row })',
   },
   {
     name: 'boot-epoch-not-raised-by-message',
@@ -165,6 +159,7 @@ export const bootMutants: readonly Mutant[] = [
     what: 'backup votes',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
+    page: ['Disk: old backup votes'],
     find: `  if (identity.isBackup) return 'backup'
 `,
     replace: '',
@@ -182,6 +177,7 @@ export const bootMutants: readonly Mutant[] = [
     what: 'ceiling unchecked',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
+    page: ['Disk: old backup votes'],
     find: '!isKnown || isBelow(ceiling, row.ceiling)',
     replace: '!isKnown',
   },
@@ -190,6 +186,7 @@ export const bootMutants: readonly Mutant[] = [
     what: 'os votes',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
+    page: ['Disk: `os` mode votes after power loss'],
     find: `  if (hasPowerCycled(identity, machine)) return 'power-cycle'
 `,
     replace: `  void machine
@@ -275,8 +272,8 @@ export const bootMutants: readonly Mutant[] = [
     replace: '',
   },
   {
-    name: 'boot-no-fence-at-all',
-    what: 'no fence at all',
+    name: 'boot-source-below-epoch',
+    what: 'a source gives although it did not take the epoch',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: 'if (replica === undefined || replica.marks.epoch < epoch) return false',
@@ -298,5 +295,85 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: 'return known === undefined || (incarnation.count >= known.count && !sameIncarnation(known, incarnation))',
     replace: 'return known === undefined || !sameIncarnation(known, incarnation)',
+  },
+  {
+    name: 'boot-no-fence',
+    what: 'a source hands over what it has without taking the epoch',
+    file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
+    page: ['Learner, epoch: no fence at the source'],
+    find: `    this.learnRow(row)
+    if (!this.#maySource(shard, row)) return
+    this.#replicas.journal.afterAll(() => {
+      const replica = this.#replicas.of(shard)
+      if (replica === undefined || !this.#maySource(shard, row)) return
+`,
+    replace: `    this.#replicas.journal.afterAll(() => {
+      const replica = this.#replicas.of(shard)
+      if (replica?.acceptor === undefined) return
+`,
+  },
+  {
+    name: 'boot-fence-in-memory',
+    what: 'a source takes the epoch in memory alone',
+    file: 'server/storage/roles.ts',
+    killedBy: 'server/storage/learner.test.ts',
+    page: ['Learner, epoch: (volatile fence)'],
+    find: '        return this.#replicas.mark(shard, { epoch, row })',
+    replace: '        return void Object.assign(this.#replicas.of(shard) as object, { marks: { ...marks, epoch, row } })',
+    isRare: true,
+  },
+  {
+    name: 'boot-epoch-on-prepare-only',
+    what: 'READ and ACCEPT of an older epoch are answered in it',
+    file: 'server/storage/host.ts',
+    killedBy: 'server/storage/host.test.ts',
+    page: ['Learner, epoch: epoch on PREPARE only'],
+    find: `  step(from: string, message: ReplicaRequest, now: Instant): void {
+`,
+    replace: `  step(from: string, message: ReplicaRequest, now: Instant): void {
+    const served = this.#replicas.of(message.shard)
+    if (served?.acceptor !== undefined && message.type !== 'prepare' && message.epoch < served.marks.epoch)
+      return this.#answer(from, served.acceptor.step(message, message.epoch, now.wall))
+`,
+  },
+  {
+    name: 'boot-read-without-epoch',
+    what: 'a READ of an older epoch is answered in it',
+    file: 'server/storage/host.ts',
+    killedBy: 'server/storage/host.test.ts',
+    page: ['Learner, epoch: READ without epoch'],
+    find: `  step(from: string, message: ReplicaRequest, now: Instant): void {
+`,
+    replace: `  step(from: string, message: ReplicaRequest, now: Instant): void {
+    const served = this.#replicas.of(message.shard)
+    if (served?.acceptor !== undefined && message.type === 'read' && message.epoch < served.marks.epoch)
+      return this.#answer(from, served.acceptor.step(message, message.epoch, now.wall))
+`,
+  },
+  {
+    name: 'boot-no-epoch',
+    what: 'all messages of an older epoch are answered in it',
+    file: 'server/storage/host.ts',
+    killedBy: 'server/storage/host.test.ts',
+    page: ['Learner, epoch: no epoch'],
+    find: `  step(from: string, message: ReplicaRequest, now: Instant): void {
+`,
+    replace: `  step(from: string, message: ReplicaRequest, now: Instant): void {
+    const served = this.#replicas.of(message.shard)
+    if (served?.acceptor !== undefined && message.epoch < served.marks.epoch)
+      return this.#answer(from, served.acceptor.step(message, message.epoch, now.wall))
+`,
+  },
+  {
+    name: 'boot-lost-store-votes',
+    what: 'a store that lost its directory serves what the map says is its',
+    file: 'server/storage/ownership.ts',
+    killedBy: 'server/storage/learner.test.ts',
+    page: ['Learner, epoch: a lost store votes'],
+    find: `    case 'handed':
+      return 'learn'`,
+    replace: `    case 'handed':
+      return 'serve'`,
   },
 ]

@@ -7,6 +7,7 @@ export const movesMutants: readonly Mutant[] = [
     what: 'one source',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
+    page: ['Learner, epoch: votes after one source'],
     find: '    return sourcesOf(this.#marks.row?.servers.length ?? Infinity)',
     replace: '    return 1',
   },
@@ -118,6 +119,7 @@ export const movesMutants: readonly Mutant[] = [
     what: 'no freeze',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
+    page: ['Handover: no freeze'],
     find: `    this.#replicas.close(this.#shard)
 `,
     replace: '',
@@ -136,6 +138,7 @@ export const movesMutants: readonly Mutant[] = [
     what: 'tail before commit',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
+    page: ['Handover: tail before the last group commit'],
     find: `    journal.afterAll(() => {
       if (this.#step === 'over'`,
     replace: `    ;((f: () => void) => f())(() => {
@@ -173,10 +176,12 @@ export const movesMutants: readonly Mutant[] = [
     what: 'unfreeze without map',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
+    page: ['Handover: (unfreeze without etcd)'],
     find: "      return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: nextEpoch(row) })",
     replace: `      this.#replicas.mark(this.#shard, { state: 'serving' })
       this.#replicas.serve(this.#shard)
       return this.stop()`,
+    isRare: true,
   },
   {
     name: 'moves-changed-not-sent',
@@ -203,15 +208,18 @@ export const movesMutants: readonly Mutant[] = [
     what: 'no ceiling in B',
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
+    page: ['Handover: (B without floor)'],
     find: `      this.#replicas.raiseCeiling(tail.ceiling)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'moves-no-purged-in-b',
     what: 'no purged in B',
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
+    page: ['Handover: marks left out'],
     find: "{ state: 'received', purged: tail.purged }",
     replace: "{ state: 'received' }",
   },
@@ -287,5 +295,51 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: 'now.mono - this.#fencingMono < patiencePolls * this.#times.pollMs',
     replace: 'false',
+  },
+  {
+    name: 'moves-floor-in-memory',
+    what: 'B raises its ceiling in memory alone',
+    file: 'server/storage/replicas.ts',
+    killedBy: 'server/storage/handover.test.ts',
+    page: [`Handover: (B's floor in memory only)`],
+    find: `  raiseCeiling(to: Ballot): void {
+`,
+    replace: `  raiseCeiling(to: Ballot): void {
+    if ([...this.#replicas.values()].some(({ marks }) => marks.state === 'receiving')) {
+      this.#store = { ...this.#store, ceiling: maxBallot(this.#store.ceiling, to) }
+      return
+    }
+`,
+    isRare: true,
+  },
+  {
+    name: 'moves-floor-from-promise-table',
+    what: 'A hands over what its promise table has, which is nothing of before its start',
+    file: 'server/storage/replicas.ts',
+    killedBy: 'server/storage/handover.test.ts',
+    page: ['Handover: (floor from the promise table)'],
+    find: `  get store(): StoreMarks {
+`,
+    replace: `  get store(): StoreMarks {
+    const isGiven = [...this.#replicas.values()].some(({ marks, onWrite }) => marks.state === 'frozen' && onWrite !== undefined)
+    if (isGiven && !isBelow(this.#options.store.ceiling, this.#store.ceiling)) return { ...this.#store, ceiling: noBallot }
+`,
+    isRare: true,
+  },
+  {
+    name: 'moves-b-takes-accepts',
+    what: 'B takes ACCEPTs of proxies before the map names it',
+    file: 'server/storage/host.ts',
+    killedBy: 'server/storage/handover.test.ts',
+    page: [`Handover: (B takes proxies' ACCEPTs)`],
+    find: `    const { acceptor, marks } = replica
+`,
+    replace: `    const { acceptor, marks } = replica
+    if (message.type === 'accept' && (marks.state === 'receiving' || marks.state === 'received')) {
+      this.#replicas.put(shard, key, { ballot: message.ballot, record: message.record })
+      return this.#answer(from, { ...head, type: 'accepted' })
+    }
+`,
+    isRare: true,
   },
 ]

@@ -87,6 +87,7 @@ export const storageMutants: readonly Mutant[] = [
     what: 'purge by expiry',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
+    page: ['Purge: by expiry alone'],
     find: 'epochMs(Math.max(record.changedAt, record.expiresAt) + Math.max(completionsLifeMs, purgeAgeMs))',
     replace: 'epochMs(record.expiresAt + 0 * purgeAgeMs * completionsLifeMs)',
   },
@@ -103,6 +104,7 @@ export const storageMutants: readonly Mutant[] = [
     what: 'purge before life',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
+    page: [`Purge: before the completions' life`],
     find: 'Math.max(completionsLifeMs, purgeAgeMs))',
     replace: 'purgeAgeMs + 0 * completionsLifeMs)',
   },
@@ -111,6 +113,7 @@ export const storageMutants: readonly Mutant[] = [
     what: 'purge by quorum',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
+    page: ['Purge: confirmed by a quorum only'],
     find: 'question.answers.size === zones - 1',
     replace: 'question.answers.size >= (zones >> 1)',
   },
@@ -119,6 +122,7 @@ export const storageMutants: readonly Mutant[] = [
     what: 'no purged',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
+    page: ['Purge: no `purged`'],
     find: '    this.#replicas.mark(this.#shard, { purged: maxBallot(replica.marks.purged, maxBallot(purged, horizon)) })',
     replace: '    void horizon',
   },
@@ -127,6 +131,7 @@ export const storageMutants: readonly Mutant[] = [
     what: 'no horizon',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
+    page: ['Purge: no horizon'],
     find: 'maxBallot(replica.marks.purged, maxBallot(purged, horizon))',
     replace: 'maxBallot(replica.marks.purged, horizon.ms < 0 ? horizon : purged)',
   },
@@ -233,6 +238,39 @@ export const storageMutants: readonly Mutant[] = [
     find: `    const damaged = this.#replicas.damagedOf(shard)
 `,
     replace: `    const damaged = turn > 3 ? [] : this.#replicas.damagedOf(shard)
+`,
+  },
+  {
+    name: 'R3-answers-before-durable',
+    what: 'a READ and a PREPARE are answered from a state that is not durable yet',
+    file: 'server/storage/host.ts',
+    killedBy: 'server/storage/host.test.ts',
+    page: ['Base: R3 left out'],
+    find: 'this.#journal.afterKey(message.shard, message.key, () => this.#ports.send(to, message))',
+    replace: `if (message.type !== 'accepted') this.#ports.send(to, message)
+    else this.#journal.afterKey(message.shard, message.key, () => this.#ports.send(to, message))`,
+  },
+  {
+    name: 'storage-purged-in-memory',
+    what: '`purged` is raised in memory alone',
+    file: 'server/storage/expiry.ts',
+    killedBy: 'server/storage/expiry.test.ts',
+    page: ['Purge: (volatile `purged`)'],
+    find: 'this.#replicas.mark(this.#shard, { purged: maxBallot(replica.marks.purged, maxBallot(purged, horizon)) })',
+    replace: 'Object.assign(replica, { marks: { ...replica.marks, purged: maxBallot(replica.marks.purged, maxBallot(purged, horizon)) } })',
+    isRare: true,
+  },
+  {
+    name: 'storage-ceiling-lowered',
+    what: 'what no promise reached of the ceiling is given back when the map is told',
+    file: 'server/storage/host.ts',
+    killedBy: 'server/storage/boot.test.ts',
+    page: ['Promises: ceiling lowered at stop'],
+    find: `    this.#putsTold = this.#journal.puts
+`,
+    replace: `    this.#putsTold = this.#journal.puts
+    const { ms } = this.#replicas.store.ceiling
+    this.#replicas.markStore({ ceiling: { ...this.#replicas.store.ceiling, ms: Math.max(0, ms - 250) } })
 `,
   },
 ]
