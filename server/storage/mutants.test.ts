@@ -39,8 +39,11 @@ test.each([...new Set(planted.map(({ killedBy }) => killedBy))])('without a mist
   expect(await tests.firstFailure()).toBeUndefined()
 })
 
-test.each(planted.map((mutant) => [mutant.name, mutant.killedBy, mutant] as const))('%s fails in %s', async (_, file, mutant) => {
-  const failure = await (await bundled(file, mutant)).firstFailure()
-  // An assertion of the test or a law of ours, by its name. A mistake that only crashes would be caught for the wrong reason.
-  expect(failure?.error, failure?.test).toMatchObject({ name: 'AssertionError' })
-})
+test.each(planted.map((mutant) => [mutant.name, mutant.killedBy, mutant.what, mutant] as const))(
+  '%s fails in %s: %s',
+  async (_name, file, _what, mutant) => {
+    const failure = await (await bundled(file, mutant)).firstFailure()
+    // An assertion of the test or a law of ours, by its name. A mistake that only crashes would be caught for the wrong reason.
+    expect(failure?.error, failure?.test).toMatchObject({ name: 'AssertionError' })
+  },
+)

@@ -4,7 +4,7 @@ import type { Mutant } from './mutant.ts'
 export const bootMutants: readonly Mutant[] = [
   {
     name: 'boot-learner-as-source',
-    what: 'learner as source',
+    what: 'a learner gives what it has to others',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     page: ['Learner, epoch: learner as source'],
@@ -22,7 +22,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-fence-after-read',
-    what: 'fence after read',
+    what: 'a source reads and sends before its epoch is durable',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     page: ['Learner, epoch: fence after the read'],
@@ -37,7 +37,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-epoch-not-raised-by-message',
-    what: 'epoch not raised by message',
+    what: 'a newer epoch in a message is not kept',
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/host.test.ts',
     find: `    if (message.epoch > epoch) this.#replicas.mark(shard, { epoch: message.epoch })
@@ -46,7 +46,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-older-epoch-taken',
-    what: 'older epoch taken',
+    what: 'a message below the durable epoch is answered',
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/host.test.ts',
     find: ' || message.epoch < epoch) return',
@@ -54,7 +54,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-row-not-told',
-    what: 'row not told',
+    what: 'who gave a shard away does not say who has it',
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: "    const mayTell = acceptor !== undefined || state === 'handed'",
@@ -62,7 +62,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-held-any-epoch',
-    what: 'held any epoch',
+    what: 'a zone in another epoch says what it holds',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: 'if (replica?.acceptor === undefined || replica.marks.epoch !== message.epoch) return',
@@ -70,7 +70,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-ceiling-told-before-durable',
-    what: 'ceiling told before durable',
+    what: 'the map hears of a ceiling that is not durable',
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: '    this.#journal.afterAll(() => this.#ports.askMap(request))',
@@ -78,7 +78,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-ceiling-not-raised-for-entries',
-    what: 'ceiling not raised for entries',
+    what: 'entries below the ceiling do not raise what the map hears, so a copy from before them looks new',
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#journal.puts > this.#putsTold)',
@@ -86,7 +86,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-foreign-rows-not-marked',
-    what: 'foreign rows not marked',
+    what: 'an empty directory is not marked as a learner of what the map says is its',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: '      if (servers[this.#zone] === this.#server && this.#replicas.of(shard) === undefined) this.#replicas.reset(shard)',
@@ -94,7 +94,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-rows-before-boot',
-    what: 'rows before boot',
+    what: 'a server goes by rows before it knows what its directory is',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `    if (!this.#isOpen) {
@@ -104,7 +104,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-leave-keeps-serving',
-    what: 'leave keeps serving',
+    what: 'who lost a shard by force goes on serving it',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `        this.#replicas.close(shard)
@@ -113,7 +113,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-leave-no-clear',
-    what: 'leave no clear',
+    what: 'the giver keeps what it gave away',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `        if (isStored) this.#replicas.clear(shard)
@@ -122,7 +122,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-learn-keeps-own',
-    what: 'learn keeps own',
+    what: 'a learner of a recovery without it brings its own back',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: "keepsOwn: verdict !== 'learn'",
@@ -130,7 +130,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-frozen-forgets',
-    what: 'frozen forgets',
+    what: 'who ended while frozen does not ask the map',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `      if (marks.state === 'frozen' && !this.#givers.has(shard)) this.#giver(shard, undefined)
@@ -139,7 +139,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-distrust-keeps',
-    what: 'distrust keeps',
+    what: 'an old copy of a directory keeps what it has for a recovery',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `        if (!keeps) this.#replicas.clear(shard)
@@ -148,7 +148,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-zones-any',
-    what: 'zones any',
+    what: 'a map of another number of zones is taken',
     file: 'server/storage/roles.ts',
     killedBy: 'server/storage/host.test.ts',
     find: '    if (row.servers.length !== this.#zones) return',
@@ -156,7 +156,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-backup-votes',
-    what: 'backup votes',
+    what: 'a directory with the mark of a backup votes',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     page: ['Disk: old backup votes'],
@@ -166,7 +166,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-foreign-votes',
-    what: 'foreign votes',
+    what: 'a directory of another server votes',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: "if (row === undefined || row.directory !== identity.directory) return 'foreign'",
@@ -174,7 +174,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-ceiling-unchecked',
-    what: 'ceiling unchecked',
+    what: 'a directory whose ceiling is behind the map votes',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     page: ['Disk: old backup votes'],
@@ -183,7 +183,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-os-votes',
-    what: 'os votes',
+    what: 'a directory in `os` mode votes after a power cycle',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     page: ['Disk: `os` mode votes after power loss'],
@@ -194,7 +194,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-confirmed-only',
-    what: 'confirmed only',
+    what: 'a start that took in the map, and whose end the directory did not see, is not known again',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: '[identity.confirmed, ...identity.next].some((own) => sameIncarnation(own, row.incarnation))',
@@ -202,7 +202,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-earlier-starts-forgotten',
-    what: 'earlier starts forgotten',
+    what: 'only the last start that was asked for is known again',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: 'earlier.slice(1 - nextMax)',
@@ -210,7 +210,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-raise-before-disk',
-    what: 'raise before disk',
+    what: 'the map hears of a start that is not on the disk',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: `    this.#replicas.journal.afterAll(() => {
@@ -220,7 +220,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-join-before-disk',
-    what: 'join before disk',
+    what: "the map hears a directory's name before it is on the disk",
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: "    this.#replicas.journal.afterAll(() => this.#ports.askMap({ type: 'map-join'",
@@ -228,7 +228,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-opens-before-raised',
-    what: 'opens before raised',
+    what: 'a server serves before the map has taken its start',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: "    if (standing === 'same') return this.#raise(identity, row)",
@@ -239,7 +239,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-peers-not-asked',
-    what: 'peers not asked',
+    what: 'a server serves without the map and without its peers',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
@@ -247,7 +247,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-one-peer',
-    what: 'one peer',
+    what: 'of five zones one peer is enough',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
@@ -255,7 +255,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-seen-ignored',
-    what: 'seen ignored',
+    what: 'what a peer saw of a later start is ignored',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: `    if (incarnation !== undefined && isOutdatedBy(identity, incarnation)) return this.#ports.distrust('behind', [])
@@ -264,7 +264,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-power-ignored-without-map',
-    what: 'power ignored without map',
+    what: 'after a power cycle in `os` mode a server votes by its peers alone',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: `    if (hasPowerCycled(identity, this.#machine) && this.#zones > 1) return this.#ports.distrust('power-cycle', [])
@@ -281,7 +281,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-power-after-behind',
-    what: 'power after behind',
+    what: 'a power cycle is not told from an old copy',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: `  if (hasPowerCycled(identity, machine)) return 'power-cycle'
@@ -290,7 +290,7 @@ export const bootMutants: readonly Mutant[] = [
   },
   {
     name: 'boot-seen-lowered',
-    what: 'seen lowered',
+    what: 'an old answer of the map makes a peer forget a later start',
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: 'return known === undefined || (incarnation.count >= known.count && !sameIncarnation(known, incarnation))',

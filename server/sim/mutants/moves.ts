@@ -4,7 +4,7 @@ import type { Mutant } from './mutant.ts'
 export const movesMutants: readonly Mutant[] = [
   {
     name: 'moves-one-source',
-    what: 'one source',
+    what: 'a learner votes after one source',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     page: ['Learner, epoch: votes after one source'],
@@ -13,7 +13,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-two-sources',
-    what: 'two sources',
+    what: 'a learner of five zones votes after two sources',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: '    return sourcesOf(this.#marks.row?.servers.length ?? Infinity)',
@@ -21,7 +21,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-clear-at-fence',
-    what: 'no clear at fence',
+    what: 'a learner keeps what it had',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `    this.#replicas.clear(this.#shard)
@@ -30,7 +30,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-ceiling-copied',
-    what: 'no ceiling copied',
+    what: 'the ceilings of its sources are no part of what a learner copies',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `    this.#replicas.raiseCeiling(this.#ceiling)
@@ -39,7 +39,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-purged-copied',
-    what: 'no purged copied',
+    what: '`purged` is no part of what a learner copies',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: 'const purged = maxBallot(this.#purged,',
@@ -47,7 +47,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-lowest-wins',
-    what: 'lowest wins',
+    what: 'a learner keeps the first entry of each key that comes',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: 'return isBelow(stored.entry.ballot, entry.ballot)',
@@ -55,7 +55,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-last-wins',
-    what: 'last wins',
+    what: 'a learner keeps the last entry of each key that comes',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: 'return isBelow(stored.entry.ballot, entry.ballot)',
@@ -63,7 +63,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-any-swap',
-    what: 'any swap',
+    what: "a learner goes on in an epoch that another one's transaction took",
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: "if (isDone) this.#step = 'fencing'",
@@ -71,7 +71,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-marking',
-    what: 'no marking',
+    what: 'a learner takes its epoch before its mark is durable, and takes one that a recovery gave it anew',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: "  #step: Step = 'marking'",
@@ -79,7 +79,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-whole-early',
-    what: 'whole early',
+    what: 'a source is whole after its first page',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `      source.isWhole = page.isLast
@@ -89,7 +89,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-damaged-ignored',
-    what: 'damaged ignored',
+    what: 'what no source could read is absent',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `    for (const [key] of unknown) this.#replicas.put(this.#shard, key, 'damaged')
@@ -98,7 +98,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-damaged-from-one',
-    what: 'damaged from one',
+    what: 'what one source could not read is damaged, however many others read it',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: `.length < needed)
@@ -108,7 +108,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-own-epoch-not-taken',
-    what: 'own epoch not taken',
+    what: 'a learner copies without an epoch of its own',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: "this.#recovers === undefined ? 'taking' : 'copying'",
@@ -116,7 +116,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-freeze',
-    what: 'no freeze',
+    what: 'A goes on answering while it sends the tail',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     page: ['Handover: no freeze'],
@@ -126,7 +126,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-frozen-mark',
-    what: 'no frozen mark',
+    what: 'A forgets in a restart that it is frozen',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    this.#replicas.mark(this.#shard, { state: 'frozen' })
@@ -135,7 +135,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-tail-before-commit',
-    what: 'tail before commit',
+    what: 'the tail leaves before the last group commit',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     page: ['Handover: tail before the last group commit'],
@@ -146,7 +146,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-walk-before-commit',
-    what: 'walk before commit',
+    what: 'A reads what it sends before what it accepted is on the disk',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    this.#replicas.journal.afterAll(() => {
@@ -156,7 +156,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-outdated-at-freeze',
-    what: 'outdated at freeze',
+    what: 'A freezes for a move of an earlier epoch',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    if (this.#isOutdated) return this.stop()
@@ -165,7 +165,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-abort',
-    what: 'no abort',
+    what: 'a freeze lasts until B answers',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: 'now.mono - this.#frozenMono > this.#times.freezeMs',
@@ -173,7 +173,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-unfreeze-without-map',
-    what: 'unfreeze without map',
+    what: 'A ends a freeze by itself',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     page: ['Handover: (unfreeze without etcd)'],
@@ -185,7 +185,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-changed-not-sent',
-    what: 'changed not sent',
+    what: 'what A accepts while it copies is not sent after',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: 'const keys = [...this.#changed].slice(0, keysMax)',
@@ -194,7 +194,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-switch-at-once',
-    what: 'switch at once',
+    what: 'the map names B although what changed meanwhile was not sent',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    if (part.tail === undefined) return this.#next(now)
@@ -205,7 +205,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-ceiling-in-b',
-    what: 'no ceiling in B',
+    what: "B's ceiling is not raised to A's",
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
     page: ['Handover: (B without floor)'],
@@ -216,7 +216,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-no-purged-in-b',
-    what: 'no purged in B',
+    what: "B does not take A's `purged`",
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
     page: ['Handover: marks left out'],
@@ -225,7 +225,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-leftovers-stay',
-    what: 'leftovers stay',
+    what: 'B keeps what it had of the shard',
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    this.#replicas.clear(shard) // leftovers first
@@ -234,7 +234,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-stored-at-once',
-    what: 'stored at once',
+    what: 'B says that a part is stored before it is durable',
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    }
@@ -246,7 +246,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-old-offer-wins',
-    what: 'old offer wins',
+    what: 'an offer that comes late empties a B that has all',
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: "state === 'received' ? offered > epoch",
@@ -254,7 +254,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-any-move',
-    what: 'any move',
+    what: 'B takes parts of another move',
     file: 'server/storage/receiver.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: 'if (move?.id !== id || move.from !== from || marks === undefined)',
@@ -262,7 +262,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-since-ignored',
-    what: 'since ignored',
+    what: "a shard that was somebody else's meanwhile is served on",
     file: 'server/storage/ownership.ts',
     killedBy: 'server/storage/host.test.ts',
     find: '  const isSameOwner = since === marks.since',
@@ -270,7 +270,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-refuse-offer-ignored',
-    what: 'refuse offer ignored',
+    what: 'A goes on with a move that B refused',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    if (this.#step === 'offering') return this.stop() // it has the shard in another way
@@ -280,7 +280,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-silent-b',
-    what: 'silent B',
+    what: 'A waits for a silent B for ever',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    if (state !== 'frozen' && isSilent) return this.stop()
@@ -290,7 +290,7 @@ export const movesMutants: readonly Mutant[] = [
   },
   {
     name: 'moves-complains-at-once',
-    what: 'complains at once',
+    what: 'a learner that only waits a little alarms a person',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: 'now.mono - this.#fencingMono < patiencePolls * this.#times.pollMs',

@@ -15,7 +15,7 @@ export const outcomeMutants: readonly Mutant[] = [
   },
   {
     name: 'R8-age-by-ballot',
-    what: `the age of a completion is counted by the ballot's milliseconds`,
+    what: "the age of a completion is counted by the ballot's milliseconds",
     file: 'server/register/proposer.ts',
     page: ['Base: R8 left out'],
     find: 'Math.min(now.wall, medianOf(clocks))',
@@ -68,7 +68,7 @@ export const outcomeMutants: readonly Mutant[] = [
   },
   {
     name: 'R13-seal-for-completions-life',
-    what: `an expiry of longer ago than the completions' life is not sealed (in the simulator's times)`,
+    what: "an expiry of longer ago than the completions' life is not sealed (in the simulator's times)",
     file: 'server/register/proposer.ts',
     page: [`Expiry: (seal until the completions' life only)`],
     find: 'entry.stub !== undefined || (entry.record.value !== undefined && isDead(entry.record, now))',
@@ -116,7 +116,7 @@ export const outcomeMutants: readonly Mutant[] = [
     file: 'core/record/operation.ts',
     page: ['Outcomes: destroy of nothing unrecorded at a repeat'],
     find: 'if (next === undefined && request.attempt < 2)',
-    replace: `if (next === undefined && (request.attempt < 2 || operation.verb === 'destroy'))`,
+    replace: "if (next === undefined && (request.attempt < 2 || operation.verb === 'destroy'))",
   },
   {
     name: 'age-from-arrival',

@@ -4,25 +4,25 @@ import type { Mutant } from './mutant.ts'
 export const storageMutants: readonly Mutant[] = [
   {
     name: 'storage-journal-answers-at-once',
-    what: 'journal answers at once',
+    what: 'an answer about a key that this turn writes leaves at once',
     file: 'server/storage/journal.ts',
-    killedBy: 'server/storage/handover.test.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `    if (touches(this.#gathering, id)) this.#gathering.then.push(run)
     else if`,
     replace: '    if',
   },
   {
     name: 'storage-journal-gathering-only',
-    what: 'journal gathering only',
+    what: 'an answer does not wait for a write of its key that is under way',
     file: 'server/storage/journal.ts',
-    killedBy: 'server/storage/boot.test.ts',
+    killedBy: 'server/storage/host.test.ts',
     find: `    else if (touches(this.#inFlight, id)) this.#inFlight.then.push(run)
 `,
     replace: '',
   },
   {
     name: 'storage-afterall-at-once',
-    what: 'afterAll at once',
+    what: 'what waits for everything does not wait for what this turn writes',
     file: 'server/storage/journal.ts',
     killedBy: 'server/storage/boot.test.ts',
     find: `    if (!isEmpty(this.#gathering)) this.#gathering.then.push(run)
@@ -31,7 +31,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-clear-forgotten-in-overlay',
-    what: 'clear forgotten in overlay',
+    what: 'keys of an emptied shard are read from the disk until the write is done',
     file: 'server/storage/journal.ts',
     killedBy: 'server/storage/host.test.ts',
     find: `      if (batch?.cleared.has(shard)) return { entry: undefined }
@@ -40,7 +40,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-clear-keeps-gathered',
-    what: 'clear keeps gathered',
+    what: 'what the same turn wrote before it emptied a shard stays',
     file: 'server/storage/journal.ts',
     killedBy: 'server/storage/host.test.ts',
     find: `    for (const [id, one] of entries) if (one.shard === shard) entries.delete(id)
@@ -49,7 +49,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-damage-ceiling-now',
-    what: 'damage ceiling now',
+    what: 'damage is bounded by the ceiling of now, not of when it was found',
     file: 'server/storage/replicas.ts',
     killedBy: 'server/storage/host.test.ts',
     find: `    if (known !== undefined) return known
@@ -58,7 +58,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-damage-kept',
-    what: 'damage kept',
+    what: 'a key that was written anew still counts as damaged',
     file: 'server/storage/replicas.ts',
     killedBy: 'server/storage/host.test.ts',
     find: `    if (entry !== 'damaged') held.damaged.delete(key)
@@ -67,7 +67,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-page-unbounded-last',
-    what: 'page unbounded last',
+    what: 'every page says that it is the last',
     file: 'server/storage/replicas.ts',
     killedBy: 'server/storage/learner.test.ts',
     find: 'isLast: keysMax > 0 && found.length < keysMax && keys.length === found.length',
@@ -75,7 +75,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-no-onwrite',
-    what: 'no onWrite',
+    what: 'a move does not hear of writes',
     file: 'server/storage/replicas.ts',
     killedBy: 'server/storage/handover.test.ts',
     find: `    held.onWrite?.(key)
@@ -84,7 +84,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-purge-by-expiry',
-    what: 'purge by expiry',
+    what: 'an entry goes as soon as it has expired',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     page: ['Purge: by expiry alone'],
@@ -93,7 +93,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-purge-age-only-changed',
-    what: 'purge age only changed',
+    what: 'the age of a dead entry counts from its change, however late it expires',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: 'Math.max(record.changedAt, record.expiresAt)',
@@ -101,7 +101,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-purge-before-life',
-    what: 'purge before life',
+    what: "an entry goes before the completions' life is over",
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     page: [`Purge: before the completions' life`],
@@ -110,7 +110,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-purge-by-quorum',
-    what: 'purge by quorum',
+    what: 'an entry goes when a quorum holds it alike',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     page: ['Purge: confirmed by a quorum only'],
@@ -119,7 +119,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-no-purged',
-    what: 'no purged',
+    what: 'a drop leaves no bound behind',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     page: ['Purge: no `purged`'],
@@ -128,7 +128,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-no-horizon',
-    what: 'no horizon',
+    what: 'a drop leaves its own ballot as the bound, and no horizon',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     page: ['Purge: no horizon'],
@@ -137,7 +137,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-epoch-of-answers',
-    what: 'epoch of answers',
+    what: 'answers of an older epoch drop in a newer one',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: 'replica.marks.epoch !== question.epoch) return',
@@ -145,7 +145,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-drops-what-lives',
-    what: 'drops what lives',
+    what: 'what was written while the answers came is dropped',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: "if (stored.type !== 'entry' || !sameBallot(stored.entry.ballot, ballot)) continue // it lives again",
@@ -153,7 +153,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-same-is-some',
-    what: 'same is some',
+    what: 'one zone that holds it alike is enough',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: 'if (!answers.every((isSame) => isSame[index] === true))',
@@ -161,7 +161,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-no-repair',
-    what: 'no repair',
+    what: 'a zone that differs is not repaired',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: `        this.#ports.repair(key, now)
@@ -171,7 +171,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-absent-is-same',
-    what: 'absent is same',
+    what: 'a zone that never had the entry says that it dropped it',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: 'return isAtMost(ballot, marks.purged)',
@@ -179,7 +179,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-absent-differs',
-    what: 'absent differs',
+    what: 'a zone that dropped the entry says that it differs',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: 'return isAtMost(ballot, marks.purged)',
@@ -187,7 +187,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-any-ballot-same',
-    what: 'any ballot same',
+    what: 'a zone says that it holds the entry, at whatever ballot',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: "return stored.type === 'entry' && sameBallot(stored.entry.ballot, ballot)",
@@ -195,7 +195,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-untrusted',
-    what: 'untrusted',
+    what: 'a clock that is far from the proxies is trusted',
     file: 'server/storage/clock.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: `    if (Math.abs(now.wall - median) > this.#times.boundMs) return undefined
@@ -204,7 +204,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-no-pings',
-    what: 'no pings',
+    what: 'a clock that no proxy vouches for is trusted',
     file: 'server/storage/clock.ts',
     killedBy: 'server/storage/expiry.test.ts',
     find: `    if (young.length === 0) return undefined
@@ -214,7 +214,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-stale-pings',
-    what: 'stale pings',
+    what: 'a ping vouches for the clock for ever',
     file: 'server/storage/clock.ts',
     killedBy: 'server/storage/host.test.ts',
     find: `.filter(({ mono }) => now.mono - mono <= this.#times.pingLifeMs)
@@ -224,7 +224,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-wall-alone',
-    what: 'wall alone',
+    what: 'a wall clock that steps ahead is trusted',
     file: 'server/storage/clock.ts',
     killedBy: 'server/storage/host.test.ts',
     find: 'Math.min(now.wall, this.#boot.wall + (now.mono - this.#boot.mono))',
@@ -232,7 +232,7 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-scrub-asks-once',
-    what: 'scrub asks once',
+    what: 'the repair of a damaged key is asked for a few times only',
     file: 'server/storage/scrub.ts',
     killedBy: 'server/storage/host.test.ts',
     find: `    const damaged = this.#replicas.damagedOf(shard)
