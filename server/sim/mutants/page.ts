@@ -1,6 +1,6 @@
 /**
  * The page's list of mistakes to plant, in its words and its order, without those of sites.
- * Source: docs, consistency, "Mutants to plant". `rare`: in brackets there, for random search does not find it.
+ * Source: docs, consistency, "Mutants to plant". In brackets, as there: random search does not find it.
  */
 export const pageItems = [
   'Base: R1 left out',

@@ -226,7 +226,6 @@ export const roundMutants: readonly Mutant[] = [
     page: ['Pairs: payload of a lower ballot'],
     find: "if (!isWhole || entry === undefined || !sameBallot(entry.ballot, phase.ballot)) return this.#lost('contention', now)",
     replace: "if (!isWhole || entry === undefined) return this.#lost('contention', now)",
-    isRare: true,
   },
   {
     name: 'refusal-without-same-ballot',
