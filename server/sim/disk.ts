@@ -13,6 +13,11 @@ interface Content {
   store: StoreMarks
 }
 
+/** A copy of a directory. */
+export interface Snapshot {
+  readonly content: Content
+}
+
 const noContent = (): Content => ({ entries: new Map(), shards: new Map(), store: noMarks })
 const copyOf = ({ entries, shards, store }: Content): Content => ({ entries: new Map(entries), shards: new Map(shards), store })
 
@@ -35,6 +40,10 @@ export class Disk {
   }
   get isWriting(): boolean {
     return this.#underWay !== undefined
+  }
+  /** Keys of a shard that are stubs now. */
+  stubs(shard: number): readonly string[] {
+    return this.#keysOf(shard).flatMap(({ key, entry }) => (typeof entry === 'object' && entry.stub !== undefined ? [key] : []))
   }
 
   read(shard: number, key: string): Written {
@@ -104,11 +113,12 @@ export class Disk {
     return [...this.#content.entries.values()].includes('damaged')
   }
 
-  /** A disk as it was before, put back. */
-  restore({ content }: { readonly content: Content }): void {
+  /** A directory as it was before, or another server's, put in the place of what was here. */
+  restore({ content }: Snapshot): void {
     this.#content = copyOf(content)
+    if (this.#synced !== undefined) this.#synced = { content: copyOf(content), since: [] }
   }
-  snapshot(): { readonly content: Content } {
+  snapshot(): Snapshot {
     return { content: copyOf(this.#content) }
   }
 

@@ -16,7 +16,7 @@ import { peers } from './peers/play.ts'
 import type { ScenarioOptions } from './scenario.ts'
 import { sometimesNames } from './sometimes.ts'
 import type { Trial } from './trial.ts'
-import { wallStart } from './world.ts'
+import { wallStart } from './clock.ts'
 
 const help = `npm run sim -- [options]
   --seed N         the first seed; default: drawn from the clock

@@ -6,9 +6,14 @@
  */
 import type { Random } from '../../core/base/random.ts'
 
+/** The end of all links to where the map lives. */
+export const mapEnd = 'map'
+
 export interface NetworkKnobs {
   /** Milliseconds one way, drawn between the two. */
   readonly delayMs: readonly [number, number]
+  /** Where the map lives, which may be nearer or further than anything else. Default: as all. */
+  readonly mapDelayMs?: readonly [number, number]
   readonly loss: number
   readonly duplication: number
   /** Now and then a message takes longer, and later ones overtake it. */
@@ -34,12 +39,12 @@ export class Network {
   }
 
   send(from: string, to: string, run: () => void): void {
-    const { delayMs, loss, duplication, late, lateMs } = this.#knobs
+    const { loss, duplication, late, lateMs } = this.#knobs
     const random = this.#random
     if (this.#isUntil(this.#cut, from, to) > this.#now() || random.chance(loss)) return
     const copies = random.chance(duplication) ? 2 : 1
     for (let copy = 0; copy < copies; copy++) {
-      let ms = delayMs[0] + random.next() * (delayMs[1] - delayMs[0])
+      let ms = this.#delayMs(from, to)
       if (random.chance(late)) ms += random.next() * lateMs
       const stalledMs = Math.max(0, this.#isUntil(this.#stalled, from, to) - this.#now())
       this.#deliver(ms + stalledMs, run)
@@ -48,10 +53,9 @@ export class Network {
 
   /** As on a connection that lives: slow or lost, never twice. */
   sendOnce(from: string, to: string, run: () => void): void {
-    const { delayMs, loss } = this.#knobs
-    if (this.#isUntil(this.#cut, from, to) > this.#now() || this.#random.chance(loss)) return
+    if (this.#isUntil(this.#cut, from, to) > this.#now() || this.#random.chance(this.#knobs.loss)) return
     const stalledMs = Math.max(0, this.#isUntil(this.#stalled, from, to) - this.#now())
-    this.#deliver(delayMs[0] + this.#random.next() * (delayMs[1] - delayMs[0]) + stalledMs, run)
+    this.#deliver(this.#delayMs(from, to) + stalledMs, run)
   }
 
   /** Loses what is sent from one end to the other, one way, for a while; `*` is any end. */
@@ -67,6 +71,12 @@ export class Network {
   heal(): void {
     this.#cut.clear()
     this.#stalled.clear()
+  }
+
+  #delayMs(from: string, to: string): number {
+    const { delayMs, mapDelayMs = delayMs } = this.#knobs
+    const [least, most] = from === mapEnd || to === mapEnd ? mapDelayMs : delayMs
+    return least + this.#random.next() * (most - least)
   }
 
   #isUntil(links: ReadonlyMap<string, number>, from: string, to: string): number {

@@ -3,10 +3,10 @@
  * Invariant: a scenario is a function of its seed and options alone.
  */
 import { seededRandom, type Random } from '../../core/base/random.ts'
-import type { CompletionRules } from '../../core/record/operation.ts'
 import { faultKinds, Nemesis, type FaultKind } from './faults.ts'
 import { Recorder, type Call, type HistoryVerb } from './history.ts'
-import { Site } from './site.ts'
+import { attemptMs, retryWindowMs, scaledBoundMs, scaledRules, scaledTimes } from './scale.ts'
+import { Site, type ClockDraw, type SiteKnobs } from './site.ts'
 import { bytesOf, Workload } from './workload.ts'
 import { World } from './world.ts'
 
@@ -23,75 +23,113 @@ export interface Played {
   readonly faults: readonly FaultKind[]
   readonly calls: readonly Call[]
   readonly faultCounts: Readonly<Partial<Record<FaultKind, number>>>
+  /** In `os` mode all zones lost their power at once: what was answered until this true time may be gone afterwards. */
+  readonly seamAt: number | undefined
   /** What must never be, apart from what the checker finds: alarms, and keys that did not answer after everything healed. */
   readonly problems: readonly string[]
   readonly sometimes: Readonly<Record<string, number>>
   readonly logHash: string
 }
 
-/** Scaled down, in their order: message delay < an attempt's life < retry window < completions' life < purge age. */
-const attemptMs = 150
-const retryWindowMs = 500
-export const scaledRules: CompletionRules = { lifeMs: 760, bytesMax: 32_768, countMax: 1_024 }
-/** The greatest difference of two clocks that is tolerated. */
-export const scaledBoundMs = 30
 const activeMs = 1_600
+/** Longer than a purge waits. */
+const quietMs = 1_300
 /** After everything healed every key must be readable and writable within this time. */
 const healMs = 5_000
 
 export function play(seed: number, options: ScenarioOptions = {}): Played {
   const draw = seededRandom(seed ^ 0x5bd1e995)
   const zones = options.zones ?? draw.pick([1, 3, 3, 3, 5, 5])
-  const isQuiet = draw.chance(0.1)
-  const faults = options.faults ?? (isQuiet ? [] : faultKinds.filter(() => draw.chance(0.4)))
+  const share = draw.pick([0, 0.1, 0.1, 0.25, 0.4])
+  const faults = options.faults ?? faultKinds.filter(() => draw.chance(share))
   const kinds = new Set(faults)
   const keys = ['a', 'b', 'c'].slice(0, draw.pick([1, 1, 2, 3]))
+  const plainIds = draw.chance(0.3)
+  const quiet = draw.chance(0.1) ? { from: activeMs / 2, until: activeMs / 2 + quietMs } : undefined
+  const endsAt = activeMs + (quiet === undefined ? 0 : quietMs)
   const world = new World(seed)
-  const site = new Site(world, {
-    zones,
-    keys,
-    hasSpares: kinds.has('handover'),
-    proxies: draw.pick([1, 2, 3, 3]),
-    network: {
-      delayMs: [0.2, draw.pick([0.5, 2, 2, 10])],
-      loss: kinds.has('loss') ? draw.pick([0.005, 0.02, 0.1]) : 0,
-      duplication: kinds.has('duplication') ? draw.pick([0.01, 0.1]) : 0,
-      late: kinds.has('late') ? draw.pick([0.01, 0.1]) : 0,
-      lateMs: draw.pick([20, 200, 2_000]),
-    },
-    syncMs: [0.1, kinds.has('slow-sync') ? draw.pick([10, 50, 150]) : 1],
-    promisesMax: draw.pick([1, 2, 16, 1_000]),
-    rules: draw.chance(0.1) ? { ...scaledRules, bytesMax: 600, countMax: 6 } : scaledRules,
-    // The median of the servers is the time; with a quarter of the bound each of them agrees with it, whoever is in the middle.
-    serverSkewMs: kinds.has('skew') ? draw.pick([1, scaledBoundMs / 4]) : 0,
-    proxySkewMs: kinds.has('skew') ? draw.pick([3, scaledBoundMs / 4, scaledBoundMs]) : 0,
-  })
+  const site = new Site(world, siteKnobs(draw, world.random, zones, kinds, keys, plainIds))
   const recorder = new Recorder()
-  const workload = new Workload(world, site, workloadKnobs(draw, keys), recorder)
+  const workload = new Workload(world, site, { ...workloadKnobs(draw, keys, plainIds), quiet, endsAt }, recorder)
   const nemesis = new Nemesis(world, site, {
     kinds,
     gapMsMax: draw.pick([50, 150, 400]),
     lengthMsMax: draw.pick([20, 120, 500]),
-    endsAt: activeMs,
+    quiet: draw.chance(0.5) ? quiet : undefined,
+    endsAt,
   })
   workload.start()
   nemesis.start()
-  world.runUntil(activeMs + retryWindowMs + attemptMs)
+  world.runUntil(endsAt + retryWindowMs + attemptMs)
   nemesis.heal()
-  const problems = [...site.alarms, ...unanswered(world, site, keys)]
+  const problems = [...unanswered(world, site, keys), ...site.alarms]
   return {
     seed,
     zones,
     faults,
     calls: recorder.calls,
     faultCounts: nemesis.counts,
+    seamAt: site.seamAt,
     problems,
     sometimes: site.sometimes,
     logHash: world.logHash,
   }
 }
 
-function workloadKnobs(draw: Random, keys: readonly string[]) {
+const needSpares: readonly FaultKind[] = ['handover', 'fault-in-move']
+
+/** Silly values included. */
+function siteKnobs(
+  draw: Random,
+  random: Random,
+  zones: number,
+  kinds: ReadonlySet<FaultKind>,
+  keys: readonly string[],
+  plainIds: boolean,
+): SiteKnobs {
+  const isSkewed = kinds.has('skew')
+  // The median of the servers is the time; with half of the bound all of them are within the bound of each other.
+  const serverSkewMs = isSkewed ? draw.pick([1, scaledBoundMs / 4]) : 0
+  const proxySkewMs = isSkewed ? draw.pick([3, scaledBoundMs / 4, scaledBoundMs]) : 0
+  const isAtBound = isSkewed && draw.chance(0.3)
+  const driftMax = kinds.has('drift') ? draw.pick([0.000_1, 0.001, 0.003]) : 0
+  const clock = (skewMs: number) => (): ClockDraw => {
+    const share = random.next() * 2 - 1
+    return { offsetMs: isAtBound ? Math.sign(share) * skewMs : share * skewMs, rate: 1 + (random.next() * 2 - 1) * driftMax }
+  }
+  return {
+    zones,
+    keys,
+    hasSpares: needSpares.some((kind) => kinds.has(kind)),
+    mode: draw.chance(kinds.has('total-loss') || kinds.has('power-loss') ? 0.5 : 0.1) ? 'os' : 'fsync',
+    osSyncMs: draw.pick([5, 50, 500]),
+    proxies: draw.pick([1, 2, 3, 3]),
+    proxiesHaveRows: draw.chance(0.8),
+    network: {
+      delayMs: [0.2, draw.pick([0.5, 2, 2, 10])],
+      // As near as on the same machine: a start is then over in milliseconds.
+      ...(draw.chance(0.3) ? { mapDelayMs: [0.05, 0.1] as const } : {}),
+      loss: kinds.has('loss') ? draw.pick([0.005, 0.02, 0.1]) : 0,
+      duplication: kinds.has('duplication') ? draw.pick([0.01, 0.1]) : 0,
+      late: kinds.has('late') ? draw.pick([0.01, 0.1]) : 0,
+      lateMs: draw.pick([20, 200, 2_000, 6_000]),
+    },
+    syncMs: [0.1, kinds.has('slow-sync') ? draw.pick([10, 50, 150]) : 1],
+    promisesMax: draw.pick([1, 2, 16, 1_000]),
+    waitingMax: draw.chance(0.05) ? 4 : 65_536,
+    rules: draw.chance(0.1) ? { ...scaledRules, bytesMax: 600, countMax: 6 } : scaledRules,
+    times: {
+      ...scaledTimes,
+      ...(draw.chance(0.1) ? { freezeMs: 5 } : {}),
+      ...(draw.chance(0.1) ? { purgeAgeMs: scaledRules.lifeMs + 1 } : {}),
+    },
+    plainIdsRepeat: plainIds,
+    serverClock: clock(serverSkewMs),
+    proxyClock: clock(proxySkewMs),
+  }
+}
+
+function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean) {
   const weights: Record<HistoryVerb, number> = draw.pick([
     { create: 2, get: 3, update: 3, set: 2, destroy: 1 },
     { create: 4, get: 4, update: 0, set: 0, destroy: 2 },
@@ -112,8 +150,7 @@ function workloadKnobs(draw: Random, keys: readonly string[]) {
     conditional: draw.pick([0, 0.5, 0.9]),
     timeoutMs: attemptMs,
     retryWindowMs,
-    plainIds: draw.chance(0.3),
-    endsAt: activeMs,
+    plainIds,
   }
 }
 
@@ -126,12 +163,11 @@ function unanswered(world: World, site: Site, keys: readonly string[]): string[]
       waiting.add(name)
       const ask = (sequence: number): void => {
         if (!waiting.has(name)) return
-        const request = { session: `probe-${name}`, sequence, remember: true, done: sequence, attempt: 1 }
-        const operation =
-          verb === 'get' ? undefined : ({ verb, request, value: bytesOf(0), expiry: { type: 'never' }, ifVersion: undefined } as const)
+        const requestId = { session: `probe-${name}`, sequence, done: sequence, attempt: 1 }
+        const write = { verb: 'set', requestId, value: bytesOf(0), expiry: { type: 'never' } } as const
         const answer = ({ type }: { readonly type: string }): void => void ((type === 'read' || type === 'decided') && waiting.delete(name))
-        const proxy = world.random.pick(site.proxies)
-        site.carryOnce('probe', proxy.name, () => proxy.request({ key, operation, timeoutMs: attemptMs, sentAt: undefined, answer }))
+        const request = { ...(verb === 'get' ? { verb } : write), timeoutMs: attemptMs }
+        world.random.pick(site.proxies).ask('probe', { key, request, answer })
         world.after(attemptMs, () => ask(sequence + 1))
       }
       ask(1)

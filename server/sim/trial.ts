@@ -2,11 +2,12 @@
  * One history from its seed to its verdicts.
  * Invariant: what could not be decided is counted, and never passes for right.
  */
-import { byKey, operationsOf } from './history.ts'
+import { byKey, historyUntil, operationsOf, type HistoryOperation } from './history.ts'
 import { check, told } from './linearizable.ts'
 import { createFaults } from './oracles.ts'
-import { play, scaledBoundMs, type Played, type ScenarioOptions } from './scenario.ts'
-import { wallStart } from './world.ts'
+import { scaledBoundMs } from './scale.ts'
+import { play, type Played, type ScenarioOptions } from './scenario.ts'
+import { wallStart } from './clock.ts'
 
 export interface Trial {
   readonly seed: number
@@ -27,11 +28,13 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
   let undecided = 0
   const time = { boundMs: scaledBoundMs, startsAt: wallStart }
   for (const [key, ofKey] of byKey(operations)) {
-    violations.push(...createFaults(ofKey, time))
-    const verdict = check(ofKey, time)
-    if (verdict.type === 'undecided') undecided++
-    if (verdict.type === 'violation')
-      violations.push(`key ${key}, ${played.zones} zones, faults ${played.faults.join(' ')}\n${told(verdict)}`)
+    for (const part of partsOf(ofKey, played.seamAt)) {
+      violations.push(...createFaults(part, time))
+      const verdict = check(part, time)
+      if (verdict.type === 'undecided') undecided++
+      if (verdict.type === 'violation')
+        violations.push(`key ${key}, ${played.zones} zones, faults ${played.faults.join(' ')}\n${told(verdict)}`)
+    }
   }
   return {
     seed,
@@ -43,4 +46,18 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
     sometimes: played.sometimes,
     logHash: played.logHash,
   }
+}
+
+/**
+ * Where all zones lost their power at once and the loss was accepted, what was before and what is after are right each for itself: any part of
+ * what was under way, or acknowledged, before may have come over, in its order, and nothing else.
+ */
+function partsOf(operations: readonly HistoryOperation[], seamAt: number | undefined): readonly (readonly HistoryOperation[])[] {
+  if (seamAt === undefined) return [operations]
+  const after = operations.flatMap((one) => {
+    if (one.calledAt > seamAt) return [one]
+    const isNothing = one.verb === 'get' || one.answer.type === 'no-effect'
+    return isNothing ? [] : [{ ...one, returnedAt: Infinity, answer: { type: 'unknown' } as const }]
+  })
+  return [historyUntil(operations, seamAt), after]
 }

@@ -4,12 +4,13 @@
  * Invariant: a client takes only the answer of its latest sending, and ends a request when its retry window is over.
  */
 import type { ExpiryChange } from '../../core/kv/expiry.ts'
-import type { Version } from '../../core/kv/kv.ts'
-import type { Operation, Request } from '../../core/record/operation.ts'
+import type { RequestId, Version } from '../../core/kv/kv.ts'
 import type { EpochMs, Millis } from '../../core/base/types.ts'
+import type { ClientRequest } from '../proxy/session.ts'
+import { wallStart } from './clock.ts'
 import { answerOf, type HistoryVerb, type Recorder, type Shown } from './history.ts'
 import type { Site } from './site.ts'
-import { wallStart, type World } from './world.ts'
+import type { World } from './world.ts'
 
 export interface WorkloadKnobs {
   readonly clients: number
@@ -28,6 +29,8 @@ export interface WorkloadKnobs {
   readonly retryWindowMs: number
   /** Clients that name their requests as JunoDB's do: one id, which nobody says is done. */
   readonly plainIds: boolean
+  /** No new requests between these true times. */
+  readonly quiet: { readonly from: number; readonly until: number } | undefined
   /** No new requests from here on, in true time. */
   readonly endsAt: number
 }
@@ -77,7 +80,7 @@ interface Asking {
   readonly value: number | undefined
   readonly ifVersion: string | undefined
   readonly expiry: ExpiryChange
-  readonly request: Omit<Request, 'attempt'>
+  readonly name: { readonly session: string; readonly sequence: number }
   readonly firstAt: number
   /** The store's time at the first sending, as this client knows it. */
   readonly sentAt: EpochMs | undefined
@@ -105,16 +108,17 @@ class SimulatedClient {
   #next(): void {
     const { world, knobs, verbs } = this.#workload.parts
     const { random } = world
-    if (world.now >= knobs.endsAt) return
+    const { quiet, endsAt } = knobs
+    if (world.now >= endsAt) return
+    if (quiet !== undefined && world.now >= quiet.from && world.now < quiet.until)
+      return world.after(quiet.until - world.now + random.next() * knobs.thinkMsMax, () => this.#next())
     const key = random.pick(knobs.keys)
     const verb = random.pick(verbs)
     const seen = this.#seen.get(key)
     const isWrite = verb === 'create' || verb === 'update' || verb === 'set'
     const mayHaveCondition = verb === 'update' || verb === 'set' || verb === 'destroy'
     this.#sequence++
-    const named = knobs.plainIds
-      ? { session: `${this.#name}-${this.#sequence}`, sequence: 0, done: 0 }
-      : { session: this.#name, sequence: this.#sequence, done: this.#sequence }
+    const { plainIds } = knobs
     this.#send(
       {
         key,
@@ -122,9 +126,10 @@ class SimulatedClient {
         value: isWrite ? this.#workload.nextValue() : undefined,
         ifVersion: mayHaveCondition && seen && random.chance(knobs.conditional) ? seen.version : undefined,
         expiry: isWrite ? this.#drawExpiry(verb) : { type: 'never' },
-        request: { ...named, remember: true },
+        name: plainIds ? { session: `${this.#name}-${this.#sequence}`, sequence: 0 } : { session: this.#name, sequence: this.#sequence },
         firstAt: world.now,
-        sentAt: this.#storeOffsetMs === undefined ? undefined : ((wallStart + world.now + this.#storeOffsetMs) as EpochMs),
+        // Clients with plain ids do not tell.
+        sentAt: plainIds || this.#storeOffsetMs === undefined ? undefined : ((wallStart + world.now + this.#storeOffsetMs) as EpochMs),
       },
       1,
     )
@@ -140,7 +145,7 @@ class SimulatedClient {
 
   #send(asking: Asking, attempt: number): void {
     const { world, site, knobs, recorder } = this.#workload.parts
-    const { key, verb, value, ifVersion, expiry, request, sentAt } = asking
+    const { key, verb, value, ifVersion, expiry, name } = asking
     const number = recorder.sent({
       client: this.#name,
       key,
@@ -148,7 +153,7 @@ class SimulatedClient {
       ...(value === undefined ? {} : { value, expiry }),
       ...(ifVersion === undefined ? {} : { ifVersion }),
       calledAt: world.now,
-      request: { session: request.session, sequence: request.sequence, attempt },
+      request: { ...name, attempt },
     })
     let isOver = false
     /** Goes on to the next sending or the next request. */
@@ -160,39 +165,29 @@ class SimulatedClient {
       world.after(world.random.next() * knobs.thinkMsMax, () => this.#next())
     }
     const proxy = world.random.pick(site.proxies)
-    const operation = operationOf(asking, attempt)
-    site.carryOnce(this.#name, proxy.name, () =>
-      proxy.request({
-        key,
-        operation,
-        timeoutMs: knobs.timeoutMs,
-        sentAt,
-        answer: (answer) =>
-          site.carryOnce(proxy.name, this.#name, () => {
-            if (isOver) return
-            const told = answerOf(answer, numberIn)
-            world.log(`${world.now.toFixed(3)} ${this.#name} ${verb} ${key} ${told.type}`)
-            recorder.answered(number, world.now, told)
-            if (told.now !== undefined) this.#storeOffsetMs = told.now - wallStart - world.now
-            if ('entry' in told && told.entry) this.#seen.set(key, told.entry)
-            end(told.type === 'unknown' || told.type === 'no-effect')
-          }),
-      }),
-    )
+    proxy.ask(this.#name, {
+      key,
+      request: this.#requestOf(asking, attempt),
+      answer: (answer) => {
+        if (isOver) return
+        const told = answerOf(answer, numberIn)
+        world.log(`${world.now.toFixed(3)} ${this.#name} ${verb} ${key} ${told.type}`)
+        recorder.answered(number, world.now, told)
+        if (told.now !== undefined) this.#storeOffsetMs = told.now - wallStart - world.now
+        if ('entry' in told && told.entry) this.#seen.set(key, told.entry)
+        end(told.type === 'unknown' || told.type === 'no-effect')
+      },
+    })
     world.after(knobs.timeoutMs + 20, () => end(true))
   }
-}
 
-function operationOf({ verb, value, ifVersion, expiry, request }: Asking, attempt: number): Operation | undefined {
-  const named = { ...request, attempt }
-  switch (verb) {
-    case 'get':
-      return undefined
-    case 'create':
-      return { verb, request: named, value: bytesOf(value as number), expiry }
-    case 'destroy':
-      return { verb, request: named, ifVersion: ifVersion as Version | undefined }
-    default:
-      return { verb, request: named, value: bytesOf(value as number), expiry, ifVersion: ifVersion as Version | undefined }
+  #requestOf({ verb, value, ifVersion, expiry, name, sentAt }: Asking, attempt: number): ClientRequest {
+    const { knobs } = this.#workload.parts
+    const requestId: RequestId = knobs.plainIds ? name.session : { ...name, done: name.sequence, attempt }
+    const asked = { timeoutMs: knobs.timeoutMs, sentAt }
+    if (verb === 'get') return { verb, ...asked }
+    const condition = ifVersion as Version | undefined
+    if (verb === 'destroy') return { verb, requestId, ifVersion: condition, ...asked }
+    return { verb, requestId, value: bytesOf(value as number), expiry, ifVersion: condition, ...asked }
   }
 }

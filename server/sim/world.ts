@@ -4,17 +4,13 @@
  */
 import { Heap } from '../../core/base/collections.ts'
 import { seededRandom, type Random } from '../../core/base/random.ts'
-import { epochMs } from '../../core/base/types.ts'
-import type { Instant } from '../register/work.ts'
+import type { SkewedClock } from './clock.ts'
 
 interface Event {
   readonly at: number
   readonly number: number
   readonly run: () => void
 }
-
-/** Where wall clocks stand at true time 0. */
-export const wallStart = 1_700_000_000_000
 
 export class World {
   readonly random: Random
@@ -54,39 +50,8 @@ export class World {
   }
 }
 
-/** The clocks of one process: the wall clock may be wrong, drift and step; the monotonic one drifts alone. */
-export class SkewedClock {
-  readonly #world: World
-  #offsetMs: number
-  #isRight = false
-  readonly #rate: number
-
-  /** @param rate 1 is true */
-  constructor(world: World, offsetMs: number, rate: number) {
-    this.#world = world
-    this.#offsetMs = offsetMs
-    this.#rate = rate
-  }
-
-  instant(): Instant {
-    const mono = this.#world.now * this.#rate
-    return { wall: epochMs(Math.floor(wallStart + mono + this.#offsetMs)), mono }
-  }
-
-  step(ms: number): void {
-    if (!this.#isRight) this.#offsetMs += ms
-  }
-  /** Shows true time from now on, whatever steps are still to be taken back. */
-  correct(): void {
-    this.#isRight = true
-    this.#offsetMs = this.#world.now * (1 - this.#rate)
-  }
-
-  /** True milliseconds until a monotonic instant. */
-  trueMsUntil(mono: number): number {
-    return Math.max(0, mono / this.#rate - this.#world.now)
-  }
-}
+/** Who sends: what a client wrote lies unread in a socket until the process gets to it. */
+type Sender = 'cluster' | 'client'
 
 /** What all processes share: being up, dead or paused, and an inbox that waits while paused. */
 export class Process {
@@ -96,18 +61,30 @@ export class Process {
   life = 0
   isUp = false
   #isPaused = false
-  #inbox: (() => void)[] = []
+  #inbox: { readonly run: () => void; readonly sender: Sender }[] = []
 
   constructor(name: string, clock: SkewedClock) {
     this.name = name
     this.clock = clock
   }
 
+  /** A process that starts is on a machine that runs. @returns its new life */
+  protected begin(): number {
+    this.clock.go()
+    this.isUp = true
+    return ++this.life
+  }
+
   /** Runs in this process: now, when it goes on, or never. */
-  deliver(run: () => void): void {
+  deliver(run: () => void, sender: Sender = 'cluster'): void {
     if (!this.isUp) return
-    if (this.#isPaused) this.#inbox.push(run)
-    else run()
+    if (this.#isPaused) this.#inbox.push({ run, sender })
+    else if (!this.beginTurn() || sender !== 'client') run()
+  }
+
+  /** Called before anything is taken. @returns true when what clients wrote and nobody read yet is not to be read any more */
+  protected beginTurn(): boolean {
+    return false
   }
 
   pause(): void {
@@ -117,7 +94,12 @@ export class Process {
     this.#isPaused = false
     const inbox = this.#inbox
     this.#inbox = []
-    for (const run of inbox) this.deliver(run)
+    let isDropped = false
+    for (const { run, sender } of inbox) {
+      if (!this.isUp) return
+      if (this.beginTurn()) isDropped = true
+      if (!isDropped || sender !== 'client') run()
+    }
   }
   kill(): void {
     this.isUp = false

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { operationsOf, type CallAnswer } from '../history.ts'
 import { check } from '../linearizable.ts'
-import { wallStart } from '../world.ts'
+import { wallStart } from '../clock.ts'
 import { junodb, type JunoMessage } from './junodb.ts'
 import type { PeerRequest } from './peer.ts'
 import { coolKey, hotKey, playPeer, type PeerKnobs } from './play.ts'

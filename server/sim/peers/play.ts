@@ -4,7 +4,8 @@
  */
 import { Recorder, type Call, type HistoryVerb, type Shown } from '../history.ts'
 import { Network } from '../network.ts'
-import { World, wallStart } from '../world.ts'
+import { wallStart } from '../clock.ts'
+import { World } from '../world.ts'
 import { junodb } from './junodb.ts'
 import type { Peer, PeerPorts, PeerServer } from './peer.ts'
 import { twoPhaseCommit } from './two-phase-commit.ts'

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { operationsOf, type CallAnswer } from '../history.ts'
 import { check } from '../linearizable.ts'
-import { wallStart } from '../world.ts'
+import { wallStart } from '../clock.ts'
 import type { Peer } from './peer.ts'
 import { hotKey, playPeer, unevenKey, type PeerKnobs } from './play.ts'
 import { twoPhaseCommit, twoPhaseCommitLockedReads, type TwoPhaseMessage } from './two-phase-commit.ts'
