@@ -1,4 +1,5 @@
 /** Processes that end, stop for a while, or lose their power. */
+import type { Site } from '../site.ts'
 import type { StorageProcess } from '../storage-process.ts'
 import { recoveredBy } from '../../cluster/map.ts'
 import { sourcesOf } from '../../register/ballot.ts'
@@ -87,7 +88,7 @@ function recover(scene: Scene): void {
     const row = site.rows[0]
     if (row === undefined) return
     const owners = row.servers.map((name) => site.server(name))
-    const voters = owners.filter((one) => one !== undefined && isWhole(one, row.shard))
+    const voters = owners.filter((one) => one !== undefined && (isWhole(one, row.shard) || hasReopened(site, one)))
     if (voters.length >= sourcesOf(site.knobs.zones)) return
     world.after(operatorMs + world.random.next() * operatorMs, look)
     const there = owners.flatMap((one, zone) => (one?.isUp === true ? [zone] : []))
@@ -100,3 +101,6 @@ function recover(scene: Scene): void {
   }
   world.after(lengthMs + operatorMs, look)
 }
+
+/** A single zone goes on with what it has, in the epoch that it had. */
+const hasReopened = ({ knobs }: Site, { disk }: StorageProcess): boolean => knobs.zones === 1 && disk.shards[0]?.state === 'serving'
