@@ -65,6 +65,8 @@ const planted: [wall: string, path: string, code: string, rule: string][] = [
   ['one of many rules imports node', 'patterns/ratelimit/rules/p1.ts', imports('node:crypto'), 'no-restricted-imports'],
   ['a record imports http', 'patterns/counters/record.ts', imports('../../core/http/exchange.ts'), 'no-restricted-imports'],
   ['the wire imports a store', 'core/wire/p1.ts', imports('../stores/memory.ts'), 'no-restricted-imports'],
+  ['a socket knows a message', 'core/net/p1.ts', imports('../wire/replica-message.ts'), 'no-restricted-imports'],
+  ['a socket knows a record', 'core/net/p2.ts', imports('../record/record.ts'), 'no-restricted-imports'],
   ['the register imports storage', 'server/register/p1.ts', imports('../storage/host.ts'), 'no-restricted-imports'],
   ['the register imports a pattern', 'server/register/p2.ts', imports('../../patterns/counters/index.ts'), 'no-restricted-imports'],
   ['the map imports storage', 'server/cluster/p1.ts', imports('../storage/host.ts'), 'no-restricted-imports'],
