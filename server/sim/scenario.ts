@@ -23,7 +23,7 @@ export interface Played {
   readonly faults: readonly FaultKind[]
   readonly calls: readonly Call[]
   readonly faultCounts: Readonly<Partial<Record<FaultKind, number>>>
-  /** In `os` mode all zones lost their power at once: what was answered until this true time may be gone afterwards. */
+  /** The true time at which all zones lost their power in `os` mode: whatever was acknowledged until then may be gone. */
   readonly seamAt: number | undefined
   /** What must never be, apart from what the checker finds: alarms, and keys that did not answer after everything healed. */
   readonly problems: readonly string[]

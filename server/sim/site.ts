@@ -67,7 +67,7 @@ export class Site {
   mapIsAwayUntil = 0
   /** See, and may hold up or lose, each message that is sent. */
   readonly taps = new Set<Tap>()
-  /** In `os` mode all zones lost their power at once, and nothing that rests on what was before is answered from this true time on. */
+  /** The true time at which all zones lost their power in `os` mode: whatever was acknowledged until then may be gone. */
   seamAt: number | undefined
   readonly alarms: string[] = []
   /** How often each rare thing was. */

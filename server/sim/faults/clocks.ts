@@ -1,4 +1,5 @@
 /** Clocks that jump. Drift and skew are there from the start: scenario.ts. */
+import type { Site } from '../site.ts'
 import type { StorageProcess } from '../storage-process.ts'
 import type { Act, Scene } from './act.ts'
 
@@ -10,7 +11,7 @@ export const clockActs = {
   'clock-step': (scene) => {
     const { world, site } = scene
     const { random } = world
-    const odd = oddServers(scene)
+    const odd = oddServers(site)
     const those = random.chance(0.3) && odd.length > 0 ? odd : [random.pick([...site.proxies, ...odd])]
     const ms = stepMs(scene)
     for (const { clock } of those) clock.step(ms)
@@ -22,7 +23,7 @@ export const clockActs = {
   /** A machine comes back with another time than it had, and is set right some time later. */
   'step-at-boot': (scene) => {
     const { world, site, lengthMs, later } = scene
-    const process = world.random.pick([...site.proxies, ...oddServers(scene)])
+    const process = world.random.pick([...site.proxies, ...oddServers(site)])
     if (!process.isUp) return false
     const ms = stepMs(scene)
     if ('crash' in process) process.crash(world.random.chance(0.5))
@@ -34,8 +35,9 @@ export const clockActs = {
   },
 } satisfies Record<string, Act>
 
-const oddServers = ({ site }: Scene): readonly StorageProcess[] =>
-  site.knobs.zones > 1 ? site.servers.filter(({ zone }) => zone === oddZone) : []
+/** None where there is one zone: its time is the time. */
+export const oddServers = ({ knobs, servers }: Site): readonly StorageProcess[] =>
+  knobs.zones > 1 ? servers.filter(({ zone }) => zone === oddZone) : []
 
 /** Less than the bound, a little more, or of another age. */
 const stepMs = ({ world: { random } }: Scene): number => (random.next() * 2 - 1) * random.pick([5, 50, 2_000])
