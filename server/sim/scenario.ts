@@ -173,7 +173,8 @@ function unanswered(world: World, site: Site, keys: readonly string[]): string[]
       ask(1)
     }
   }
-  world.runUntil(world.now + healMs)
+  const endsAt = world.now + healMs
+  while (waiting.size > 0 && world.now < endsAt) world.runUntil(world.now + attemptMs)
   const left = [...waiting].map((name) => `no answer within ${healMs} ms after everything healed: ${name}`)
   waiting.clear()
   return left
