@@ -28,11 +28,11 @@ export interface Peer<Out> {
 export type PeerEnd = 'ended' | 'reset' | 'protocol' | 'slow' | 'full' | 'idle' | 'expired' | 'closed'
 
 export interface PeerLimits {
-  /** Requests of one peer without an answer; beyond, it is not read. Default 1,024. */
+  /** Requests of one peer without an answer; beyond, it is not read. Default 256. */
   readonly inFlightMax: number
   /** Bytes of answers that wait for one peer; beyond, it is not read. Default 1 MiB. */
   readonly queueBytesMax: number
-  /** Bytes of answers that wait for one peer; beyond, it is closed: what is under way was asked before it was paused. Default 32 MiB. */
+  /** Bytes of answers that wait for one peer; beyond, it is closed. Default 64 MiB: 256 answers of 200 KiB fit, so it takes more than slowness. */
   readonly queueBytesClose: number
   /** From the first byte of a message to its last, in milliseconds. Default 5,000. */
   readonly readMs: number
@@ -66,7 +66,12 @@ export class Accepted<Out, In> implements Peer<Out> {
   readonly #decoder: Decoder<In>
   readonly #out: JoinedWrites
   #inFlight = 0
+  /** What the last read held, and how much of it has been handed on. */
+  #requests: In[] = []
+  #next = 0
+  #isWorking = false
   #isPaused = false
+  #isFaulty = false
   /** Set when it takes no more requests. */
   #isEnding = false
   #retiredAt: number | undefined
@@ -121,7 +126,8 @@ export class Accepted<Out, In> implements Peer<Out> {
 
   /** Ends when nothing is under way at this moment, else leaves it as it is. */
   finishIfQuiet(): void {
-    if (this.#inFlight === 0 && this.#heldAt === undefined && this.#out.bytes === 0) this.#leave('closed')
+    const isQuiet = this.#inFlight === 0 && this.#next === this.#requests.length && this.#heldAt === undefined && this.#out.bytes === 0
+    if (isQuiet) this.#leave('closed')
   }
 
   /** Lets go at the next quiet moment, and after a minute in any case. */
@@ -158,21 +164,33 @@ export class Accepted<Out, In> implements Peer<Out> {
     // After the farewell bytes are read and thrown away, so that the peer sees an end and not a reset.
     if (this.#isEnding || this.#end !== undefined) return
     this.#heardAt = this.#options.ticker.now()
-    const requests: In[] = []
-    let isFaulty = false
+    // All of the last read has been handed on, or nothing would be read.
+    this.#requests = []
+    this.#next = 0
     try {
-      this.#decoder.push(bytes, (request) => requests.push(request))
+      this.#decoder.push(bytes, (request) => this.#requests.push(request))
     } catch {
-      isFaulty = true
+      this.#isFaulty = true
     }
     if (this.#decoder.heldBytes === 0) this.#heldAt = undefined
-    else if (this.#heldAt === undefined || requests.length > 0) this.#heldAt = this.#heardAt
-    for (const request of requests) {
-      if (this.#end !== undefined) return
-      this.#take(request)
-    }
-    if (isFaulty) return this.#close('protocol')
+    else if (this.#heldAt === undefined || this.#requests.length > 0) this.#heldAt = this.#heardAt
     this.#settle()
+  }
+
+  /** Hands on requests, as many as may be under way. */
+  #work(): void {
+    if (this.#isWorking || this.#isEnding) return
+    this.#isWorking = true
+    while (this.#next < this.#requests.length && !this.#isFull && this.#end === undefined) {
+      this.#take(this.#requests[this.#next++] as In)
+    }
+    this.#isWorking = false
+    if (this.#isFaulty && this.#next === this.#requests.length) this.#close('protocol')
+  }
+
+  get #isFull(): boolean {
+    const { inFlightMax, queueBytesMax } = this.#options.limits
+    return this.#inFlight >= inFlightMax || this.#out.bytes >= queueBytesMax
   }
 
   #take(request: In): void {
@@ -200,17 +218,18 @@ export class Accepted<Out, In> implements Peer<Out> {
     this.#count()
   }
 
-  /** Pauses or resumes reading, and ends when it is time. */
+  /** Goes on as far as it may: hands on requests, pauses or resumes reading, ends when it is time. */
   #settle(): void {
+    if (this.#end === undefined) this.#work()
     if (this.#end !== undefined) return
     this.#count()
+    if (this.#isEnding) return this.#inFlight === 0 ? this.#farewell() : undefined
     const { inFlightMax, queueBytesMax } = this.#options.limits
-    if (this.#isEnding) {
-      if (this.#inFlight === 0) this.#farewell()
-    } else if (!this.#isPaused && (this.#inFlight >= inFlightMax || this.#out.bytes >= queueBytesMax)) {
+    const hasMore = this.#next < this.#requests.length
+    if (!this.#isPaused && (hasMore || this.#isFull)) {
       this.#isPaused = true
       this.#socket.pause()
-    } else if (this.#isPaused && this.#inFlight <= inFlightMax / 2 && this.#out.bytes <= queueBytesMax / 2) {
+    } else if (this.#isPaused && !hasMore && this.#inFlight <= inFlightMax / 2 && this.#out.bytes <= queueBytesMax / 2) {
       this.#isPaused = false
       this.#heardAt = this.#options.ticker.now()
       if (this.#heldAt !== undefined) this.#heldAt = this.#heardAt
