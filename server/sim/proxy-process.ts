@@ -61,7 +61,7 @@ export class ProxyProcess extends Process {
         random: site.world.random,
         proposerId: 2 ** 47 + site.world.random.int(2 ** 31) * 2 ** 8 + life,
         shardOf: () => 0,
-        send: (to, message) => site.carry(this.name, to, message),
+        send: (to, message) => site.carry(this.address, to, message),
         wakeAt: (mono) => this.#wakeAt(mono, life),
         answer: (work, answer) => this.#answer(work, answer),
         count: (event) => site.count(event),
@@ -74,6 +74,11 @@ export class ProxyProcess extends Process {
       if (site.world.random.chance(0.1)) this.#askMap(life)
     })
     this.#repeat(life, turnMs, () => undefined)
+  }
+
+  /** Servers answer on the connections that a proxy opened, and these end with it. */
+  override get address(): string {
+    return `${this.name}/${this.life}`
   }
 
   /** A client sends a request on a connection that is open now, and hears the answer unless the connection is closed before. */

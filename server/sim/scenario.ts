@@ -88,8 +88,8 @@ function siteKnobs(
   plainIds: boolean,
 ): SiteKnobs {
   const isSkewed = kinds.has('skew')
-  // The median of the servers is the time; with half of the bound all of them are within the bound of each other.
-  const serverSkewMs = isSkewed ? draw.pick([1, scaledBoundMs / 4]) : 0
+  // With half of the bound all servers are within the bound of each other.
+  const serverSkewMs = isSkewed ? draw.pick([1, scaledBoundMs / 4, scaledBoundMs / 2]) : 0
   const proxySkewMs = isSkewed ? draw.pick([3, scaledBoundMs / 4, scaledBoundMs]) : 0
   const isAtBound = isSkewed && draw.chance(0.3)
   const driftMax = kinds.has('drift') ? draw.pick([0.000_1, 0.001, 0.003]) : 0

@@ -51,8 +51,9 @@ export interface ClockDraw {
 export type Message = ReplicaRequest | ReplicaAnswer | ServerMessage | RepairRequest | Ping | Pong
 export type Carried = Message | MapRequest | MapAnswer
 
-/** What becomes of a message: the network takes it, it is lost, or it waits before the network takes it. */
-export type Fate = 'goes' | 'lost' | { readonly heldMs: number }
+/** What becomes of a message: the network takes it, it is lost, or it waits before the network takes it; doubled, one of it goes at once. */
+export type Fate = 'goes' | 'lost' | { readonly heldMs: number; readonly isDoubled?: boolean }
+/** From and to the ends of links, whatever the addresses. */
 export type Tap = (from: string, to: string, message: Carried) => Fate
 
 export class Site {
@@ -138,14 +139,12 @@ export class Site {
     this.sometimes[event] = (this.sometimes[event] ?? 0) + 1
   }
 
-  /** Carries a message to a process, unless it is lost. */
+  /** Carries a message from one address to another, unless it is lost. */
   carry(from: string, to: string, message: Message): void {
-    this.#travel(from, to, message, () => this.#ends.get(to)?.take(from, message))
-  }
-
-  /** The same message once more, after a while. */
-  carryAgain(from: string, to: string, message: Message, afterMs: number): void {
-    this.world.after(afterMs, () => this.network.send(from, to, () => this.#ends.get(to)?.take(from, message)))
+    this.#travel(endOf(from), endOf(to), message, () => {
+      const end = this.#ends.get(endOf(to))
+      if (end?.address === to) end.take(from, message)
+    })
   }
 
   /** One transaction of the map, unless it is away when it is asked or when it would answer. `take` sees to it that somebody is there to hear. */
@@ -158,13 +157,14 @@ export class Site {
   }
 
   #travel(from: string, to: string, message: Carried, arrive: () => void): void {
-    let heldMs = 0
-    for (const tap of this.taps) {
-      const fate = tap(from, to, message)
-      if (fate === 'lost') return
-      if (fate !== 'goes') heldMs = Math.max(heldMs, fate.heldMs)
-    }
-    if (heldMs > 0) this.world.after(heldMs, () => this.network.send(from, to, arrive))
-    else this.network.send(from, to, arrive)
+    const go = (): void => this.network.send(from, to, arrive)
+    const fates = [...this.taps].map((tap) => tap(from, to, message))
+    if (fates.includes('lost')) return
+    const held = fates.find((fate) => typeof fate === 'object')
+    if (held !== undefined) this.world.after(held.heldMs, go)
+    if (held === undefined || held.isDoubled === true) go()
   }
 }
+
+/** The end of all links of an address. */
+const endOf = (address: string): string => address.split('/', 1)[0] as string

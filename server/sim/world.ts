@@ -68,6 +68,11 @@ export class Process {
     this.clock = clock
   }
 
+  /** Where messages for it go to. */
+  get address(): string {
+    return this.name
+  }
+
   /** A process that starts is on a machine that runs. @returns its new life */
   protected begin(): number {
     this.clock.go()

@@ -48,13 +48,9 @@ export const linkActs = {
   'very-late': (scene) => {
     const { random } = scene.world
     const isDoubled = random.chance(0.3)
-    awaitMessage(scene, patienceMs, (from, to, message) => {
-      if (message.type !== 'accept') return undefined
-      const heldMs = random.next() * veryLateMs
-      if (!isDoubled) return { heldMs }
-      scene.site.carryAgain(from, to, message, heldMs)
-      return 'goes'
-    })
+    awaitMessage(scene, patienceMs, (_from, _to, { type }) =>
+      type === 'accept' ? { heldMs: random.next() * veryLateMs, isDoubled } : undefined,
+    )
     return true
   },
 } satisfies Record<string, Act>
