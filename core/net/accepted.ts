@@ -72,8 +72,9 @@ export class Accepted<Out, In> implements Peer<Out> {
   #isWorking = false
   #isPaused = false
   #isFaulty = false
-  /** Set when it takes no more requests. */
+  /** Set when it takes no more requests, with the instant. */
   #isEnding = false
+  #leftAt = 0
   #retiredAt: number | undefined
   /** When the end was sent. */
   #endedAt: number | undefined
@@ -141,9 +142,10 @@ export class Accepted<Out, In> implements Peer<Out> {
     if (expiresAt !== undefined && expiresAt <= wall) return this.#close('expired')
     const blockedAt = this.#out.blockedAt
     if (blockedAt !== undefined && now - blockedAt >= limits.writeMs) return this.#close('slow')
-    if (this.#endedAt !== undefined) {
-      if (now - this.#endedAt >= limits.writeMs) this.#close(this.#why)
-      return
+    if (this.#isEnding) {
+      // A request that is never answered must not keep its connection for ever.
+      const isOver = this.#endedAt === undefined ? now - this.#leftAt >= limits.idleMs : now - this.#endedAt >= limits.writeMs
+      return isOver ? this.#close(this.#why) : undefined
     }
     if (this.#retiredAt !== undefined) {
       if (now - this.#retiredAt >= retireMs) this.#leave('closed')
@@ -240,6 +242,7 @@ export class Accepted<Out, In> implements Peer<Out> {
   #leave(why: PeerEnd): void {
     if (this.#isEnding || this.#end !== undefined) return
     this.#isEnding = true
+    this.#leftAt = this.#options.ticker.now()
     this.#why = why
     this.#socket.resume()
     if (this.#inFlight === 0) this.#farewell()

@@ -167,7 +167,8 @@ export class Connection<Out, In> implements AsyncDisposable {
   /** Takes no more requests, and closes when all that wait have ended; at the deadline (an instant of the ticker) in any case. */
   async drain(deadline: number): Promise<void> {
     this.#leave()
-    if (this.#reason === undefined) this.#closeWhenIdle()
+    if (deadline <= this.#ticker.now()) this.#end('closed')
+    else if (this.#reason === undefined) this.#closeWhenIdle()
     const cancel = this.#ticker.after(deadline - this.#ticker.now(), () => this.#end('closed'))
     await this.#closed
     cancel()

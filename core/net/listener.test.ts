@@ -205,6 +205,17 @@ describe('a peer is closed', () => {
     expect(server.stats.peers).toBe(0)
   })
 
+  test('that has left, two minutes after, when nobody answers its last request', async () => {
+    const server = await listen({ onRequest: keep })
+    const client = await connect(server.address, false)
+    client.socket.end(encodeFrame(paired('forgotten'), 1))
+    await until(() => asked.length === 1)
+    await clock.advance(119_500)
+    expect(server.stats.peers).toBe(1)
+    await clock.advance(1_000)
+    expect(server.stats).toMatchObject({ peers: 0, ends: { ended: 1 } })
+  })
+
   test('that does not read its answers: first it is not read, then it is over', async () => {
     const text = 'x'.repeat(100_000)
     let taken = 0
