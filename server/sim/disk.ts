@@ -38,8 +38,9 @@ export class Disk {
   get shards(): readonly ShardMarks[] {
     return [...this.#content.shards.values()]
   }
-  get isWriting(): boolean {
-    return this.#underWay !== undefined
+  /** Writes that a power cut may take. */
+  get unsynced(): number {
+    return this.#synced?.since.length ?? 0
   }
   /** Keys of a shard that are stubs now. */
   stubs(shard: number): readonly string[] {

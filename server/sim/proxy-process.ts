@@ -83,10 +83,13 @@ export class ProxyProcess extends Process {
 
   /** A client sends a request on a connection that is open now, and hears the answer unless the connection is closed before. */
   ask(client: string, { key, request, answer }: Asking): void {
-    const { network } = this.#site
+    const { network, world } = this.#site
     const connection = this.#connections
+    const askedAt = world.now
     const take = (): void => {
       if (connection !== this.#connections) return
+      // Out of the retry window, and nobody can see it: of such a request nothing is promised.
+      if (request.sentAt === undefined && world.now - askedAt > gapMs) return
       this.#request(key, request, (given) => {
         if (connection === this.#connections) network.sendOnce(this.name, client, () => answer(given))
       })

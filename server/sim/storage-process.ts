@@ -106,7 +106,7 @@ export class StorageProcess extends Process {
     this.crash(random.chance(0.5))
     this.bootId++
     if (this.#site.knobs.mode === 'os') this.#lose()
-    this.disk.losePower(random.int(8))
+    this.disk.losePower(Math.max(0, this.disk.unsynced - random.pick([1, 2, 8, Infinity])))
   }
 
   /** The directory is gone; it comes back empty. */

@@ -34,9 +34,11 @@ export const linkActs = {
     return true
   },
   'stall-proxy': ({ world, site, lengthMs }) => {
-    const { name } = world.random.pick(site.proxies)
-    site.network.stall(name, '*', world.now + lengthMs)
-    if (world.random.chance(0.5)) site.network.stall('*', name, world.now + lengthMs)
+    const { random } = world
+    const { name } = random.pick(site.proxies)
+    const until = world.now + lengthMs + (random.chance(0.3) ? random.next() * longMs : 0)
+    site.network.stall(name, '*', until)
+    if (random.chance(0.5)) site.network.stall('*', name, until)
     return true
   },
   /** An ACCEPT comes to exactly one zone, which is then cut off. */

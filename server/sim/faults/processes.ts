@@ -3,10 +3,14 @@ import type { Site } from '../site.ts'
 import type { StorageProcess } from '../storage-process.ts'
 import { recoveredBy } from '../../cluster/map.ts'
 import { sourcesOf } from '../../register/ballot.ts'
-import type { Act, Scene } from './act.ts'
+import { awaitMessage, type Act, type Scene } from './act.ts'
 import { oddServers } from './clocks.ts'
 import { isWhole, mayLose } from './losses.ts'
 
+/** A restart that nobody notices, boot apart. */
+const quickMs = 3
+const heldMsMax = 20
+const patienceMs = 200
 /** After a suspend the clocks stay wrong for so long, at most. */
 const correctionMsMax = 200
 /**
@@ -20,7 +24,22 @@ const operatorMs = 100
 export const processActs = {
   'storage-crash': (scene) => crash(scene, scene.world.random.pick(scene.site.servers), scene.lengthMs),
   /** Back before anybody noticed: what a start forgets has to be forgotten safely. */
-  'quick-restart': (scene) => crash(scene, scene.world.random.pick(scene.site.servers), scene.world.random.next() * 3),
+  'quick-restart': (scene) => crash(scene, scene.world.random.pick(scene.site.servers), scene.world.random.next() * quickMs),
+  /** The same right after a promise has left, while ACCEPTs of others are on their way to it. */
+  'restart-after-promise': (scene) => {
+    const { world, site, later } = scene
+    const { random } = world
+    awaitMessage(scene, patienceMs, (from, _, { type }) => {
+      const server = type === 'promised' && random.chance(0.5) ? site.server(from) : undefined
+      if (server === undefined) return undefined
+      const heldMs = quickMs + random.next() * heldMsMax
+      const stop = scene.watch((_from, to, message) => (to === server.name && message.type === 'accept' ? { heldMs } : 'goes'))
+      later(heldMs, stop)
+      later(random.next(), () => crash(scene, server, random.next() * quickMs))
+      return 'goes'
+    })
+    return true
+  },
   'proxy-crash': ({ world, site, lengthMs, later }) => {
     const proxy = world.random.pick(site.proxies)
     if (!proxy.isUp) return false
