@@ -1,15 +1,19 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { setImmediate as turn } from 'node:timers/promises'
+import dns from 'node:dns'
 import type { Socket } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { seededRandom } from '../base/random.ts'
 import { isKvError } from '../kv/errors.ts'
 import { testClock, type TestClock } from '../testing/clock.ts'
 import { Connection, type ConnectionOptions } from './connection.ts'
 import { dial } from './dial.ts'
+import { Folder, makeAuthority, makeCertificate } from './testdata/certificates.ts'
 import { tickerOf } from './testdata/clock.ts'
 import { encodeFrame, farewell, frameCodec, paired, ping, type Frame } from './testdata/frame.ts'
 import { rough, until, type Rough } from './testdata/until.ts'
 import type { Ticker } from './ticker.ts'
+import { Credentials } from './tls.ts'
 
 let clock: TestClock
 let ticker: Ticker
@@ -128,6 +132,20 @@ describe('requests', () => {
     expect(codes).toEqual(new Set(['BUSY', 'UNKNOWN_OUTCOME', 'UNAVAILABLE']))
   })
 
+  test('that waited while the peer did not read leave when it does', async () => {
+    const link = await open(echo, { queueBytesMax: 64_000_000 })
+    await until(() => server?.sockets.length === 1)
+    serverSocket().pause()
+    const answers: Promise<Frame>[] = []
+    for (let at = 0; at < 100; at++) {
+      answers.push(link.request(paired(`${at} ${'x'.repeat(100_000)}`), in1s()))
+      await turn()
+    }
+    expect(link.queuedBytes).toBeGreaterThan(1_000_000)
+    serverSocket().resume()
+    expect((await Promise.all(answers)).map(({ text }) => parseInt(text, 10))).toEqual(answers.map((_, at) => at))
+  })
+
   test('are refused when their signal has fired, and given up when it fires', async () => {
     const link = await open()
     expect(await codeOf(link.request(paired('a'), { ...in1s(), signal: AbortSignal.abort() }))).toBe('ABORTED')
@@ -207,6 +225,18 @@ describe('the end of a connection', () => {
     await until(() => got.length === 1)
     serverSocket().end()
     expect(await sent).toBe('UNKNOWN_OUTCOME')
+    expect(await link.closed).toBe('ended')
+  })
+
+  test('comes then also when the peer reads no more either', async () => {
+    const link = await open(undefined, { queueBytesMax: 64_000_000 })
+    await until(() => server?.sockets.length === 1)
+    serverSocket().pause()
+    const ends = Array.from({ length: 200 }, () => codeOf(link.request(paired('x'.repeat(200_000)), in1s())))
+    await turn()
+    expect(link.queuedBytes).toBeGreaterThan(1_000_000)
+    serverSocket().end()
+    expect(new Set(await Promise.all(ends))).toEqual(new Set(['UNKNOWN_OUTCOME']))
     expect(await link.closed).toBe('ended')
   })
 
@@ -305,6 +335,55 @@ describe('silence', () => {
     expect(await lost).toBe('UNKNOWN_OUTCOME')
     await turn()
     expect(got.map(({ text }) => text)).toEqual(['no', 'yes'])
+  })
+})
+
+describe('dialling', () => {
+  test('in the clear off this machine is refused, by address and by what a name turns out to be', async () => {
+    const own = Object.values(networkInterfaces()).flatMap((each) => each ?? [])
+    const outside = own.find(({ family, internal }) => family === 'IPv4' && !internal)?.address
+    if (outside === undefined) return
+    server = await rough(() => undefined, 0, '0.0.0.0')
+    const { port } = server.address
+    const faultOf = (host: string): Promise<unknown> =>
+      dial({ address: { host, port }, security: 'plain', ...in1s(), ticker }).catch((error: unknown) => error)
+    const refused = { code: 'INVALID_ARGUMENT', message: expect.stringContaining('plain text is allowed on loopback alone') }
+    expect(await faultOf(outside)).toMatchObject(refused)
+    for (let turns = 0; turns < 20; turns++) await turn()
+    expect(server.sockets.length).toBe(0)
+    const lookup = dns.lookup
+    dns.lookup = ((_: string, options: { all?: boolean }, done: (...args: unknown[]) => void) =>
+      options.all ? done(null, [{ address: outside, family: 4 }]) : done(null, outside, 4)) as never
+    try {
+      expect(await faultOf('localhost')).toMatchObject(refused)
+    } finally {
+      dns.lookup = lookup
+    }
+  })
+
+  test('ends at its deadline, and at its signal', async () => {
+    server = await rough((socket) => socket.resume())
+    const folder = new Folder()
+    const authority = await makeAuthority()
+    const credentials = await Credentials.open(folder.write('p', [authority], await makeCertificate(authority)))
+    const security = { credentials, roles: ['proxy'] as const }
+    try {
+      const late = dial({ address: server.address, security, ...in1s(), ticker }).catch((error: unknown) => error)
+      await until(() => server?.sockets.length === 1)
+      await clock.advance(1_000)
+      expect(await late).toMatchObject({ code: 'UNAVAILABLE', retry: 'safe' })
+      await until(() => serverSocket().readableEnded || serverSocket().destroyed)
+
+      const signal = new AbortController()
+      const given = dial({ address: server.address, security, ...in1s(), ticker, signal: signal.signal }).catch((error: unknown) => error)
+      await until(() => server?.sockets.length === 2)
+      signal.abort()
+      expect(await given).toMatchObject({ code: 'UNAVAILABLE' })
+      expect(clock.nextTimerMs()).toBeUndefined()
+    } finally {
+      await credentials.close()
+      folder.remove()
+    }
   })
 })
 

@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createConnection, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -191,7 +191,10 @@ describe('a peer is closed', () => {
     await until(() => server.stats.peers === 1)
     expect(server.stats.ends).toEqual({ idle: 1 })
     asked[0]?.[1](paired('answer'))
-    await until(() => waiting.got.length === 1)
+    waiting.socket.write(encodeFrame(paired('and again'), 2))
+    await until(() => asked.length === 2)
+    asked[1]?.[1](paired('answer'))
+    await until(() => waiting.got.length === 2)
   })
 
   test('that never sends its own end after ours', async () => {
@@ -276,19 +279,14 @@ describe('a peer is not read', () => {
   test('while it has as many requests as it may, and is again when half of them are answered', async () => {
     const server = await listen({ onRequest: keep, limits: { inFlightMax: 4 } })
     const client = await connect(server.address)
-    const next = async (count: number): Promise<void> => {
-      for (let at = 0; at < count; at++) {
-        client.socket.write(encodeFrame(paired('r'), at))
-        await turn()
-      }
-    }
-    await next(4)
+    const request = encodeFrame(paired('r'), 1)
+    // The beginning of a fifth comes with the first four.
+    client.socket.write(Buffer.concat([request, request, request, request, request.subarray(0, 3)]))
     await until(() => asked.length === 4)
-    await next(3)
+    client.socket.write(Buffer.concat([request.subarray(3), request, request]))
     for (let turns = 0; turns < 20; turns++) await turn()
     expect(asked.length).toBe(4)
     // What is paused by us is not slow.
-    client.socket.write(encodeFrame(paired('r'), 9).subarray(0, 3))
     await clock.advance(60_000)
     expect(server.stats.peers).toBe(1)
     asked[0]?.[1](paired('a'))
@@ -391,6 +389,18 @@ describe('an address', () => {
       await until(() => client.got.length === 1)
       await server.close(0)
       expect(existsSync(path)).toBe(false)
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  test('that is a file of somebody is refused, and the file stays', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'hapax-unix-'))
+    const path = join(folder, 'ledger.txt')
+    writeFileSync(path, 'mine')
+    try {
+      expect(await faultOf(listen({ address: { path } }))).toMatchObject({ code: 'UNAVAILABLE', cause: { code: 'EADDRINUSE' } })
+      expect(readFileSync(path, 'utf8')).toBe('mine')
     } finally {
       rmSync(folder, { recursive: true })
     }

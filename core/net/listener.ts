@@ -6,13 +6,13 @@
  *   connection --> stranger --ClientHello--> handshake --certificate, role--> peer --> gone
  *                  2 s, oldest goes first    2 s                              paused, closed: see accepted.ts
  */
-import { rmSync } from 'node:fs'
-import { createConnection, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type Server as TlsServer, type TLSSocket } from 'node:tls'
 import { epochMs, type Clock, type EpochMs } from '../base/types.ts'
 import { KvError } from '../kv/errors.ts'
 import { Accepted, type AcceptedOptions, type Peer, type PeerEnd, type PeerLimits, type Reply } from './accepted.ts'
 import { addressText, isLoopback, needLoopback, plainRefused, type Address } from './address.ts'
+import { bind } from './bind.ts'
 import type { Codec } from './codec.ts'
 import { awaitHello } from './hello.ts'
 import { admit, identityOf, type Identity, type Role } from './identity.ts'
@@ -101,6 +101,7 @@ export class Listener<Out, In> implements AsyncDisposable {
   readonly #counts = { crowded: 0, strange: 0, untrusted: 0, unwanted: 0 }
   readonly #ends: Partial<Record<PeerEnd, number>> = {}
   readonly #forget: () => void
+  #address: Address
   #trusted: unknown
   #handshakes = 0
   #bytes = 0
@@ -114,8 +115,7 @@ export class Listener<Out, In> implements AsyncDisposable {
     if (security === 'plain') needLoopback(address)
     const listener = new Listener(options)
     try {
-      if ('path' in address) await removeStale(address.path)
-      await listen(listener.#server, address)
+      listener.#address = await bind(listener.#server, address)
     } catch (cause) {
       await listener.close(0)
       throw new KvError('UNAVAILABLE', {
@@ -127,7 +127,7 @@ export class Listener<Out, In> implements AsyncDisposable {
     }
     // A failure to accept one connection (no descriptors left) ends no other.
     listener.#server.on('error', () => listener.#counts.crowded++)
-    const bound = listener.address
+    const bound = listener.#address
     if (security === 'plain' && 'host' in bound && !isLoopback(bound.host)) {
       await listener.close(0)
       throw plainRefused(addressText(bound))
@@ -138,6 +138,7 @@ export class Listener<Out, In> implements AsyncDisposable {
   private constructor(options: ListenerOptions<Out, In>) {
     const { security } = options
     this.#options = options
+    this.#address = options.address
     this.#limits = { ...listenerLimits, ...options.limits }
     this.#ticker = options.ticker ?? systemTicker
     this.#clock = options.clock ?? { now: () => epochMs(Date.now()) }
@@ -147,11 +148,9 @@ export class Listener<Out, In> implements AsyncDisposable {
     this.#forget = security === 'plain' ? () => undefined : security.credentials.onChange(() => this.#exchange(security.credentials))
   }
 
-  /** Where it listens, with the port that it was given. */
+  /** Where it listens, or has listened, with the port that it was given. */
   get address(): Address {
-    const bound = this.#server.address() as AddressInfo | string | null
-    if (bound === null) return this.#options.address
-    return typeof bound === 'string' ? { path: bound } : { host: bound.address, port: bound.port }
+    return this.#address
   }
 
   get stats(): ListenerStats {
@@ -362,34 +361,3 @@ export class Listener<Out, In> implements AsyncDisposable {
 const drainLookMs = 20
 
 const contextOf = (state: TlsState) => ({ ...state.context, sessionIdContext: state.sessionIdContext })
-
-function listen(server: Server, address: Address): Promise<void> {
-  return new Promise<void>((resolve, reject) => {
-    const onError = (error: Error): void => reject(error)
-    server.once('error', onError)
-    const onListening = (): void => {
-      server.off('error', onError)
-      resolve()
-    }
-    if ('host' in address) return void server.listen(address.port, address.host, onListening)
-    // Only the user of this process may connect. The name is made within the call, so nobody sees it with other rights.
-    const mask = process.umask(0o177)
-    try {
-      server.listen(address.path, onListening)
-    } finally {
-      process.umask(mask)
-    }
-  })
-}
-
-/** A process that was killed leaves the name of its socket. It is removed when nobody answers there. */
-function removeStale(path: string): Promise<void> {
-  return new Promise<void>((resolve) => {
-    const socket = createConnection({ path })
-    socket.once('connect', () => (socket.destroy(), resolve()))
-    socket.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ECONNREFUSED') rmSync(path, { force: true })
-      resolve()
-    })
-  })
-}

@@ -108,14 +108,22 @@ describe('connections', () => {
   })
 
   test('with fewer requests under way get the next ones', async () => {
-    const a = await listen('a')
+    const byPeer: string[] = []
+    const a = await listen('a', {
+      onRequest: ({ text }, reply, peer) => {
+        if (text !== 'ping') byPeer.push(`${peer.remote} ${text}`)
+        if (text === 'keep') kept.push(reply)
+        else reply(paired(text))
+      },
+    })
     const pool = poolOf([a.address], { size: 2 })
     await until(() => pool.stats.open === 2)
     const slow = ask(pool, 'keep', 60_000)
     await until(() => kept.length === 1)
-    for (let at = 0; at < 5; at++) await ask(pool, 'quick')
-    const peers = pool.stats
-    expect(peers.inFlight).toBe(1)
+    for (let at = 0; at < 6; at++) await ask(pool, 'quick')
+    const busy = byPeer[0]?.split(' ')[0] as string
+    expect(byPeer.length).toBe(7)
+    expect(byPeer.filter((each) => each.startsWith(busy))).toEqual([`${busy} keep`])
     kept[0]?.(paired('late'))
     expect(await slow).toBe('late')
   })
@@ -148,6 +156,19 @@ describe('connections', () => {
     expect(await slow).toBe('UNKNOWN_OUTCOME')
     kept[0]?.(paired('to nobody'))
     await until(() => a.stats.peers === 2)
+  })
+
+  test('go back to the address that they began with, when it is there again', async () => {
+    const [a, b] = [await listen('a'), await listen('b')]
+    const pool = poolOf([a.address, b.address], { size: 2 })
+    await until(() => pool.stats.open === 2)
+    await b.close(0)
+    await passUntil(() => a.stats.peers === 2 && pool.stats.open === 2)
+    const back = await listen('b', { address: b.address })
+    // A connection that ended soon counts as a failure; these live long enough.
+    await clock.advance(2_000)
+    pool.recycle()
+    await passUntil(() => back.stats.peers === 1 && a.stats.peers === 1 && pool.stats.open === 2)
   })
 
   test('are replaced after so many requests', async () => {
@@ -290,6 +311,15 @@ test('a pool that closes waits for what is under way', async () => {
   await until(() => a.stats.peers === 0)
 })
 
+test('a pool that closes without time leaves what is under way unknown', async () => {
+  const a = await listen('a')
+  const pool = poolOf([a.address], { size: 1 })
+  const answer = ask(pool, 'keep', 60_000)
+  await until(() => kept.length === 1)
+  await pool.close(0)
+  expect(await answer).toBe('UNKNOWN_OUTCOME')
+})
+
 describe('certificates', () => {
   let authority: Pems
   const own = async (wish: object, name: string, trusted: readonly Pems[]): Promise<{ files: TlsFiles; live: Credentials }> => {
@@ -360,6 +390,32 @@ describe('certificates', () => {
     expect(fault).toMatchObject({ code: 'UNAVAILABLE', retry: 'never' })
     expect(clock.elapsed()).toBe(0)
   })
+})
+
+test('a peer that cannot be trusted is no reason to give up another', async () => {
+  const [authority, stranger] = [await makeAuthority(), await makeAuthority()]
+  const live = async (name: string, issuer: Pems, wish = {}): Promise<Credentials> => {
+    const credentials = await Credentials.open(folder.write(name, [authority, stranger], await makeCertificate(issuer, wish)), {
+      ticker: tickerOf(clock),
+    })
+    open.push(credentials)
+    return credentials
+  }
+  const wish = { uris: ['spiffe://hapax/client/shop'] }
+  const wrong = await listen('wrong', {
+    security: { credentials: await live('wrong', authority, { dns: ['x'], ips: [] }), roles: ['client'] },
+  })
+  const good = await listen('good', {
+    security: { credentials: await live('good', authority), roles: ['client'] },
+    onRequest: ({ text }, reply) => (text === 'ping' ? kept.push(reply) : reply(paired(`good has ${text}`))),
+  })
+  const security = { credentials: await live('shop', authority, wish), roles: ['proxy'] as const }
+  const pool = poolOf([wrong.address, good.address], { size: 2, security })
+  const answer = ask(pool, 'x', 60_000)
+  // The answer to the ping comes after the other place has failed.
+  await until(() => kept.length === 1 && pool.stats.failedDials === 1)
+  kept[0]?.(ping)
+  expect(await answer).toBe('good has x')
 })
 
 test('many places warn of no leak, and leave none', async () => {

@@ -6,16 +6,18 @@ import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import { connect as connectTls, createServer, type TLSSocket } from 'node:tls'
 import type { AddressInfo, Socket } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { isKvError, type KvError } from '../kv/errors.ts'
 import { testClock } from '../testing/clock.ts'
 import { Connection } from './connection.ts'
 import { dial, type Dialled } from './dial.ts'
+import type { Reply } from './accepted.ts'
 import type { Role } from './identity.ts'
 import { Listener, type ListenerOptions } from './listener.ts'
 import { tickerOf } from './testdata/clock.ts'
 import { Folder, makeAuthority, makeCertificate, type Pems, type Wish } from './testdata/certificates.ts'
-import { frameCodec, paired, type Frame } from './testdata/frame.ts'
+import { encodeFrame, frameCodec, paired, type Frame } from './testdata/frame.ts'
 import { until } from './testdata/until.ts'
 import { systemTicker } from './ticker.ts'
 import { Credentials, type TlsFiles } from './tls.ts'
@@ -210,6 +212,45 @@ describe('a server refuses a client', () => {
     clock.set(clock.now() + 20_000)
     await clock.advance(250)
     expect(server.stats.ends).toEqual({ expired: 1 })
+  })
+})
+
+describe('peers that were let in before', () => {
+  const exchanged = async (own: Credentials, files: TlsFiles, trusted: readonly Pems[]): Promise<void> => {
+    const { cert, key } = await makeCertificate(authority)
+    writeFileSync(files.cert, cert)
+    writeFileSync(files.key, key)
+    writeFileSync(files.ca, trusted.map((each) => each.cert).join('\n'))
+    expect(await own.reload()).toBe(true)
+  }
+
+  test('stay when the certificate changes; when the authorities do, they go as soon as they have nothing under way', async () => {
+    const clock = testClock()
+    const files = folder.write('kept', [authority], await makeCertificate(authority))
+    const own = kept(await Credentials.open(files, { ticker: tickerOf(clock), pollMs: 3_600_000 }))
+    const asked: Reply<Frame>[] = []
+    const server = await listen(own, { ticker: tickerOf(clock), onRequest: (_, reply) => void asked.push(reply) })
+    const client = await credentials(shop)
+    const [quiet, busy] = [(await dialTo(server, client)).socket, (await dialTo(server, client)).socket]
+    let ended = 0
+    for (const socket of [quiet, busy]) socket.on('end', () => ended++).resume()
+    busy.write(encodeFrame(paired('long'), 1))
+    await until(() => asked.length === 1 && server.stats.peers === 2)
+
+    await exchanged(own, files, [authority])
+    await clock.advance(1_000)
+    for (let turns = 0; turns < 20; turns++) await turn()
+    expect(ended).toBe(0)
+
+    await exchanged(own, files, [authority, stranger])
+    await clock.advance(250)
+    await until(() => server.stats.peers === 1)
+    expect(ended).toBe(1)
+    asked[0]?.(paired('answer'))
+    await until(() => busy.bytesRead > 0)
+    await clock.advance(250)
+    await until(() => server.stats.peers === 0)
+    expect(server.stats.ends).toEqual({ closed: 2 })
   })
 })
 

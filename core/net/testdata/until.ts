@@ -14,14 +14,14 @@ export interface Rough {
   readonly sockets: Socket[]
   close(): Promise<void>
 }
-export async function rough(onSocket: (socket: Socket) => void, port = 0): Promise<Rough> {
+export async function rough(onSocket: (socket: Socket) => void, port = 0, host = '127.0.0.1'): Promise<Rough> {
   const sockets: Socket[] = []
   const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.push(socket)
     socket.on('error', () => undefined)
     onSocket(socket)
   })
-  server.listen(port, '127.0.0.1')
+  server.listen(port, host)
   await once(server, 'listening')
   return {
     address: { host: '127.0.0.1', port: (server.address() as AddressInfo).port },
