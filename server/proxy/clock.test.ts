@@ -81,14 +81,33 @@ test('a zone that does not exist has no voice', () => {
   expect(clock.isTrusted(at(0))).toBe(false)
 })
 
-test('the first answers after a suspend that stopped both clocks are believed, slower ones too (C5, interleaving 6)', () => {
+test('the first answer after a suspend that stopped both clocks ends what was known, a slower one too (C5, interleaving 6)', () => {
   const clock = new ProxyClock({ zones: 3 })
   for (const zone of [0, 1, 2]) clock.hear(zone, theirs(0), 0, at(1))
   expect(clock.isTrusted(at(2))).toBe(true)
   clock.hear(0, theirs(60_003), 3, at(6)) // a minute went by that neither of our clocks saw
-  expect(clock.isTrusted(at(6))).toBe(true) // it could be the server
+  expect(clock.isTrusted(at(6))).toBe(false)
   clock.hear(1, theirs(60_003), 3, at(6))
   expect(clock.isTrusted(at(6))).toBe(false)
+})
+
+test('a server that slept beside the proxy is no witness for its clock (C5)', () => {
+  const clock = new ProxyClock({ zones: 3 })
+  for (const zone of [0, 1, 2]) clock.hear(zone, theirs(0), 0, at(1))
+  clock.hear(0, theirs(5), 3, at(6)) // on the same machine: as wrong as ours
+  clock.hear(1, theirs(60_003), 3, at(6))
+  expect(clock.isTrusted(at(6))).toBe(false)
+  clock.hear(0, theirs(5), 3, at(6))
+  expect(clock.isTrusted(at(6))).toBe(false)
+})
+
+test('one server whose clock steps costs the proxy its trust until a quorum has answered anew', () => {
+  const clock = new ProxyClock({ zones: 3 })
+  for (const zone of [0, 1, 2]) clock.hear(zone, theirs(0), 0, at(1))
+  clock.hear(2, theirs(5, 60_000), 4, at(5))
+  expect(clock.isTrusted(at(5))).toBe(false)
+  for (const zone of [0, 1]) clock.hear(zone, theirs(6), 5, at(6))
+  expect(clock.isTrusted(at(6))).toBe(true)
 })
 
 test('of two clocks neither may be odd: a median of two does not say which one is right (C3)', () => {

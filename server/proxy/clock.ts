@@ -57,10 +57,15 @@ export class ProxyClock {
     const roundTripMs = Math.max(0, now.mono - askedMono)
     const measured = { offsetMs: theirs - (now.wall - roundTripMs / 2), roundTripMs, mono: now.mono }
     const known = this.#measured.get(zone)
-    // A slow answer says less than a quick one that is still young, unless both cannot be true: a suspended machine stops both its clocks,
-    // sees no step, and must believe the first answers that it gets (C5).
-    const isVaguer = known !== undefined && known.roundTripMs < roundTripMs && now.mono - known.mono < this.#lifeMs / 2
-    if (isVaguer && Math.abs(known.offsetMs - measured.offsetMs) <= (known.roundTripMs + roundTripMs) / 2 + roundingMs) return
+    if (known !== undefined && now.mono - known.mono <= this.#lifeMs) {
+      const apartMs = Math.abs(known.offsetMs - measured.offsetMs)
+      const roomMs = (known.roundTripMs + roundTripMs) / 2 + roundingMs
+      // A slow answer says less than a quick one that is still young.
+      if (known.roundTripMs < roundTripMs && now.mono - known.mono < this.#lifeMs / 2 && apartMs <= roomMs) return
+      // A suspended machine stops both its clocks, sees no step, and is told of it by an answer that contradicts what it knew. Another machine
+      // may have slept beside it, with a clock as wrong as ours: none of what was known is a voice any more (C5).
+      if (apartMs > roomMs + this.#boundMs * stepShare) this.#measured.clear()
+    }
     this.#measured.set(zone, measured)
   }
 

@@ -305,6 +305,15 @@ export const roundMutants: readonly Mutant[] = [
     isRare: true,
   },
   {
+    name: 'C5-clock-of-before-the-suspend',
+    what: 'an answer that contradicts what was measured before replaces the measurement of its own zone only',
+    file: 'server/proxy/clock.ts',
+    killedBy: 'server/proxy/clock.test.ts',
+    find: 'if (apartMs > roomMs + this.#boundMs * stepShare) this.#measured.clear()',
+    replace: '',
+    isRare: true,
+  },
+  {
     name: 'P15-life-of-the-round',
     what: 'an operation rests on a short life that another one of its round gave',
     file: 'server/register/proposer.ts',
