@@ -11,7 +11,8 @@ import { checkInstant, checkTtl, type Limits } from './limits.ts'
 
 /** An expiry change in milliseconds and instants. */
 export type ExpiryChange =
-  | { readonly type: 'keep' }
+  /** `ttlMs`: how long an entry lives that the call makes; absent: for ever. JunoDB's set without a time to live. */
+  | { readonly type: 'keep'; readonly ttlMs?: Millis }
   | { readonly type: 'never' }
   | { readonly type: 'set'; readonly ttlMs: Millis }
   | { readonly type: 'extend'; readonly ttlMs: Millis }
@@ -39,7 +40,7 @@ export function expiryChange(expiry: Expiry | undefined, limits: Limits): Expiry
 export function expiryAfter(change: ExpiryChange, before: EpochMs | undefined, now: EpochMs): EpochMs {
   switch (change.type) {
     case 'keep':
-      return before ?? epochMs(0)
+      return before ?? (change.ttlMs === undefined ? epochMs(0) : expiryAfter({ type: 'set', ttlMs: change.ttlMs }, before, now))
     case 'never':
       return epochMs(0)
     case 'set':

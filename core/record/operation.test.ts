@@ -4,7 +4,15 @@ import { expect, test } from 'vitest'
 import { epochMs, epochMsMax, type Millis } from '../base/types.ts'
 import type { ExpiryChange } from '../kv/expiry.ts'
 import type { Entry, Version } from '../kv/kv.ts'
-import { apply, completionRules, type CompletionRules, type Operation, type Outcome, type Request } from './operation.ts'
+import {
+  apply,
+  completionRules,
+  type CompletionRules,
+  type Operation,
+  type Outcome,
+  type RecordContext,
+  type Request,
+} from './operation.ts'
 import {
   completionBytes,
   completionsBytes,
@@ -41,13 +49,14 @@ interface Given {
   readonly value?: Uint8Array
   readonly expiry?: ExpiryChange
   readonly ifVersion?: Version | undefined
+  readonly ifContext?: RecordContext
 }
 function operation(verb: Verb, given: Given = {}): Operation {
   const { request = nameless(), ifVersion } = given
   if (verb === 'create') return { verb, request, value: given.value ?? value, expiry: given.expiry ?? never }
   if (verb === 'destroy') return { verb, request, ifVersion }
   if (verb === 'touch') return { verb, request, expiry: given.expiry ?? keep }
-  return { verb, request, value: given.value ?? value, expiry: given.expiry ?? keep, ifVersion }
+  return { verb, request, value: given.value ?? value, expiry: given.expiry ?? keep, ifVersion, ifContext: given.ifContext }
 }
 
 /** One key on one clock. */
@@ -105,6 +114,28 @@ test('each verb applies or refuses as the table says', () => {
   }
 })
 
+test("a context of JunoDB's clients is the present state only when all that it says is equal", () => {
+  const { run, state } = key()
+  expect(run('update', { ifContext: { version: 1 } }).type).toBe('missing')
+  run('create')
+  state.now += 2_500
+  run('update')
+  const createdAtS = start / 1_000
+  const lastModifiedAt = epochMs(start + 2_500)
+  for (const ifContext of [
+    { version: 1 },
+    { version: 3 }, // also a later one: who knows it knows a life that is over
+    { version: 2, createdAtS: createdAtS + 1 },
+    { version: 2, createdAtS, lastModifiedAt: epochMs(start) },
+  ])
+    expect(run('update', { ifContext }).type, JSON.stringify(ifContext)).toBe('version')
+  for (const ifContext of [{ version: 2 }, { version: 3, createdAtS }, { version: 4, createdAtS, lastModifiedAt }])
+    expect(run('update', { ifContext }).type, JSON.stringify(ifContext)).toBe(ifContext.version === 4 ? 'version' : 'applied')
+  expect(run('update', { ifContext: { version: 4, createdAtS, lastModifiedAt: epochMs(start + 2_502) } }).type).toBe('applied')
+  run('destroy')
+  expect(run('update', { ifContext: { version: 5 } }).type).toBe('missing')
+})
+
 test('an entry is dead at the very instant of its expiry, and alive a millisecond before', () => {
   const { run, entry, state } = key()
   run('create', { expiry: ttl(1_000) })
@@ -125,6 +156,11 @@ test('expiry is kept, set, extended, fixed and lifted as asked', () => {
     return expiresAt === undefined ? undefined : expiresAt - start
   }
   const extend = (ms: number): ExpiryChange => ({ type: 'extend', ttlMs: ms as Millis })
+  const made: ExpiryChange = { type: 'keep', ttlMs: 70 as Millis }
+  expect(after(ttl(50), made, 'set')).toBe(50)
+  expect(after(never, made, 'set')).toBeUndefined()
+  const unmade = key()
+  expect(entryIn(unmade.run('set', { expiry: made })).expiresAt).toBe(start + 70)
   for (const verb of ['update', 'set'] as const) {
     expect(after(ttl(50), keep, verb)).toBe(50)
     expect(after(never, keep, verb)).toBeUndefined()

@@ -40,10 +40,23 @@ export type Operation =
       readonly value: Uint8Array
       readonly expiry: ExpiryChange
       readonly ifVersion: Version | undefined
+      /** Of JunoDB's clients, which know no `Version`. */
+      readonly ifContext?: RecordContext | undefined
     }
   | { readonly verb: 'destroy'; readonly request: Request; readonly ifVersion: Version | undefined }
   /** A get that changes the expiry, and nothing else of the entry: what JunoDB's get with a time to live does. */
   | { readonly verb: 'touch'; readonly request: Request; readonly expiry: ExpiryChange }
+
+/**
+ * A state of a key as JunoDB's clients name it: all that is given must be equal. A version alone repeats in the next life of the key, and
+ * the Java client sends no more; the Go client sends all three (juno: client/Java RecordContext, pkg/client SetCond).
+ */
+export interface RecordContext {
+  readonly version: number
+  /** Whole seconds. */
+  readonly createdAtS?: number | undefined
+  readonly lastModifiedAt?: EpochMs | undefined
+}
 
 /** Those of the contract. */
 export type KvOperation = Exclude<Operation, { readonly verb: 'touch' }>
@@ -123,6 +136,10 @@ function decide(operation: Operation, record: KeyRecord | undefined, now: EpochM
     if (entry === undefined) return refuse({ type: 'missing' })
     if (entry.version !== operation.ifVersion) return refuse({ type: 'version', entry })
   }
+  if ('ifContext' in operation && operation.ifContext !== undefined) {
+    if (live === undefined) return refuse({ type: 'missing' })
+    if (!isIn(live, operation.ifContext)) return refuse({ type: 'version', entry: entryOf(live, now) as Entry })
+  }
   switch (operation.verb) {
     case 'create':
       return live ? refuse({ type: 'exists', entry: entryOf(live, now) as Entry }) : write(operation, undefined, record, now)
@@ -142,6 +159,11 @@ function decide(operation: Operation, record: KeyRecord | undefined, now: EpochM
     }
   }
 }
+
+const isIn = (record: KeyRecord, { version, createdAtS, lastModifiedAt }: RecordContext): boolean =>
+  record.version === version &&
+  (createdAtS === undefined || Math.floor(record.createdAt / 1_000) === createdAtS) &&
+  (lastModifiedAt === undefined || record.lastModifiedAt === lastModifiedAt)
 
 /** `live` is the present life of the key, `earlier` whatever is known of it, dead lives included. */
 function write(

@@ -23,6 +23,8 @@ export interface ServerRow {
   readonly incarnation: Incarnation
   /** A durable ceiling of this directory, up to 10 s old. */
   readonly ceiling: Ballot
+  /** Where it is reached, as `host:port` or `unix:/path`; each start says it anew. Absent in a simulation. */
+  readonly address?: string | undefined
 }
 
 /** A key as one replica hands it to another. `damaged`: bytes that are not what was written. `absent`: it was dropped meanwhile. */
