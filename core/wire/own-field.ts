@@ -186,7 +186,7 @@ class FieldWriter {
   /** ASCII. */
   text(text: string): void {
     this.u8(text.length)
-    this.#at += this.#bytes.latin1Write(text, this.#at)
+    this.#at += this.#bytes.write(text, this.#at, 'latin1')
   }
   bytes(): Buffer {
     return this.#bytes.subarray(0, this.#at)
