@@ -134,6 +134,12 @@ export const errors = {
     hint: 'try again, or spread the load over several keys',
     retry: 'safe',
   },
+  FORBIDDEN: {
+    id: 'HPX-2015',
+    message: 'the policy of the cluster does not allow this call to this client',
+    hint: 'see the rules for the name in the certificate of the client (`policy` in the settings of the proxies)',
+    retry: 'never',
+  },
   BODY_UNPARSED: {
     id: 'HPX-3001',
     message: 'the request has a body that nobody parsed before the idempotency door',
