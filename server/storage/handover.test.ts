@@ -251,6 +251,27 @@ describe('a planned move within a zone', () => {
     expect([stand.counts.get('handover-aborted'), stand.counts.get('handover-served')]).toEqual([1, 1])
   })
 
+  it('a tail that comes after a freeze has lasted too long stays here: the map is asked for A alone (V9, V10)', () => {
+    const stand = standWithSpare(1)
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = ({ message }) => message.type === 'stored'
+    move(stand)
+    stand.run(40)
+    stand.slow.add('s0')
+    stand.accept('s0', ballot(9), record('nine'))
+    stand.release() // it freezes, and its last batch takes longer than a freeze may
+    stand.mapIsAway = true
+    stand.run(400)
+    stand.mapIsAway = false
+    stand.slow.clear()
+    stand.settle()
+    expect(row(stand)).toMatchObject({ epoch: 1, servers: ['s0'] })
+    stand.run(400)
+    expect(stand.sent.filter(isTail)).toEqual([])
+    expect(row(stand)).toMatchObject({ epoch: 2, servers: ['s0'] })
+    expect(stand.shows('s0')).toBe('nine')
+  })
+
   it('a giver that ended while frozen asks the map, and goes on where it was named', () => {
     const stand = standWithSpare()
     stand.accept('s0', ballot(5), record('five'))

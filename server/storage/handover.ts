@@ -3,7 +3,7 @@
  * Pure. Invariant: once frozen, nothing but the map ends the freeze; the map is asked to name B only after B said that the tail is durable.
  *
  *   offering --ready--> walking --all keys once--> chasing --few keys left--> freezing --tail stored--> switching --map--> over
- *                                                                                  \--------- too long: the map --------/
+ *                                                                                  \-- too long --> resuming --map--/
  *
  * Why B stores what A sends and nothing else: what a proxy sent to B directly A may have refused, and B would vote for it (interleaving 8).
  */
@@ -28,7 +28,7 @@ export interface GiverPorts {
   askMap(request: MapRequest): void
 }
 
-type Step = 'offering' | 'walking' | 'chasing' | 'freezing' | 'switching' | 'over'
+type Step = 'offering' | 'walking' | 'chasing' | 'freezing' | 'switching' | 'resuming' | 'over'
 
 export class Giver {
   readonly to: string | undefined
@@ -62,7 +62,7 @@ export class Giver {
     this.#ports = ports
     this.#epoch = replicas.of(shard)?.marks.epoch ?? 0
     this.#id = ports.nextId()
-    if (to === undefined) this.#step = 'switching'
+    if (to === undefined) this.#step = 'resuming'
     else replicas.onWrite(shard, (key) => this.#changed.add(key))
   }
 
@@ -92,11 +92,9 @@ export class Giver {
     if (this.#changed.size > changedMax) this.#again()
     if (row === undefined || now.mono < this.#retryMono) return
     this.#retryMono = now.mono + this.#times.retryMs
-    if (this.#frozenMono !== undefined && (this.to === undefined || now.mono - this.#frozenMono > this.#times.freezeMs)) {
-      // Compare and set: should B have been named by an earlier word of ours, this one does not take (V10).
-      this.#step = 'switching'
-      return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: nextEpoch(row) })
-    }
+    if (this.#frozenMono !== undefined && now.mono - this.#frozenMono > this.#times.freezeMs) this.#step = 'resuming'
+    // Compare and set: should B have been named by an earlier word of ours, this one does not take (V10).
+    if (this.#step === 'resuming') return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: nextEpoch(row) })
     if (this.to === undefined) return
     if (this.#step === 'offering') return this.#ports.send(this.to, { type: 'offer', id: this.#id, shard: this.#shard, row })
     if (this.#step === 'switching') return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: movedTo(row, this.#zone, this.to) })
@@ -117,7 +115,7 @@ export class Giver {
   heardRefused(id: number, now: Instant): void {
     if (id !== this.#id || this.#step === 'over') return
     if (this.#step === 'offering') return this.stop() // it has the shard in another way
-    if (this.#step === 'freezing' || this.#step === 'switching') this.#frozenMono = -Infinity
+    if (this.#step === 'freezing' || this.#step === 'switching' || this.#step === 'resuming') this.#step = 'resuming'
     else this.#again()
     this.#retryMono = -Infinity
     this.tick(now)
@@ -183,7 +181,7 @@ export class Giver {
     const { journal } = this.#replicas
     const id = this.#id
     journal.afterAll(() => {
-      if (this.#step === 'over' || id !== this.#id) return
+      if ((this.#step !== 'chasing' && this.#step !== 'freezing') || id !== this.#id) return
       const keys = [...this.#changed].slice(0, keysMax)
       for (const key of keys) this.#changed.delete(key)
       const isTail = this.#step === 'freezing' && this.#changed.size === 0

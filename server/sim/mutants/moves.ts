@@ -140,9 +140,9 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/handover.test.ts',
     page: ['Handover: tail before the last group commit'],
     find: `    journal.afterAll(() => {
-      if (this.#step === 'over'`,
+      if ((this.#step !== 'chasing'`,
     replace: `    ;((f: () => void) => f())(() => {
-      if (this.#step === 'over'`,
+      if ((this.#step !== 'chasing'`,
   },
   {
     name: 'moves-walk-before-commit',
@@ -177,11 +177,22 @@ export const movesMutants: readonly Mutant[] = [
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
     page: ['Handover: (unfreeze without etcd)'],
-    find: "      return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: nextEpoch(row) })",
-    replace: `      this.#replicas.mark(this.#shard, { state: 'serving' })
+    find: "if (this.#step === 'resuming') return this.#ports.askMap({ type: 'map-swap', id: this.#id, row: nextEpoch(row) })",
+    replace: `if (this.#step === 'resuming') {
+      this.#replicas.mark(this.#shard, { state: 'serving' })
       this.#replicas.serve(this.#shard)
-      return this.stop()`,
+      return this.stop()
+    }`,
     isRare: true,
+  },
+  {
+    name: 'moves-tail-after-the-end',
+    what: 'A sends its tail, and asks for B, after it has begun to ask for itself',
+    file: 'server/storage/handover.ts',
+    killedBy: 'server/storage/handover.test.ts',
+    find: "if ((this.#step !== 'chasing' && this.#step !== 'freezing') || id !== this.#id) return",
+    replace: `if (this.#step === 'over' || id !== this.#id) return
+      this.#step = 'freezing'`,
   },
   {
     name: 'moves-changed-not-sent',
