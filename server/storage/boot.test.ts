@@ -6,6 +6,7 @@ import { ballot, record, Stand } from './testdata/stand.ts'
 
 const identity: Identity = {
   directory: 'd',
+  server: 's',
   confirmed: { count: 3, value: 30 },
   next: [
     { count: 4, value: 40 },
@@ -28,6 +29,7 @@ describe('what a directory is, by what the map says of it (B2)', () => {
     ['behind', 'a higher ceiling', { ceiling: { ...ceiling, counter: 1 } }, {}, machine],
     ['same', 'the very ceiling', { ceiling }, {}, machine],
     ['foreign', 'another directory', { directory: 'other' }, {}, machine],
+    ['foreign', 'this directory under another name', {}, { server: 't' }, machine],
     ['backup', 'whatever, under the mark of a backup', {}, { isBackup: true }, machine],
     ['same', 'another boot, where each write is synced', {}, {}, { mode: 'fsync', bootId: 'c' } as const],
     ['power-cycle', 'another boot, in os mode', {}, {}, { mode: 'os', bootId: 'c' } as const],
@@ -257,6 +259,21 @@ describe('a restart while the map is away (B7)', () => {
     stand.holds = () => false
     stand.run(300)
     expect(stand.shows('s0')).toBe('five')
+  })
+
+  it('does not vote on the directory of another server, and tells a person', () => {
+    const stand = new Stand(3)
+    const foreign = stand.server('s1').disk.snapshot()
+    stand.crash('s0')
+    stand.server('s0').disk.restore(foreign)
+    stand.mapIsAway = true
+    stand.start('s0')
+    stand.run(500)
+    expect(stand.shows('s0')).toBe('closed')
+    expect(stand.alarms).toContain('a directory that may not vote: foreign at s0')
+    stand.mapIsAway = false
+    stand.run(500)
+    expect(stand.state('s0')).toBe('serving') // with what the others had
   })
 
   it('needs two others of five zones', () => {

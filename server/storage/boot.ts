@@ -28,7 +28,7 @@ export interface Machine {
 /** B2. What the directory and the map say of each other. */
 export function standingOf(identity: Identity, ceiling: Ballot, row: ServerRow | undefined, machine: Machine): Standing {
   if (identity.isBackup) return 'backup'
-  if (row === undefined || row.directory !== identity.directory) return 'foreign'
+  if (row === undefined || row.server !== identity.server || row.directory !== identity.directory) return 'foreign'
   // Before the next check: the power may have taken the last word of this directory itself, and what is left is still its own.
   if (hasPowerCycled(identity, machine)) return 'power-cycle'
   const isKnown = [identity.confirmed, ...identity.next].some((own) => sameIncarnation(own, row.incarnation))
@@ -158,6 +158,7 @@ export class Boot {
     const { identity } = this.#replicas.store
     const { shards } = this.#replicas
     if (identity === undefined || shards.length === 0) return
+    if (identity.server !== this.#server) return this.#ports.distrust('foreign', [])
     if (identity.isBackup) return this.#ports.distrust('backup', [])
     if (hasPowerCycled(identity, this.#machine) && this.#zones > 1) return this.#ports.distrust('power-cycle', [])
     const peers = new Set(shards.flatMap((shard) => this.#replicas.of(shard)?.marks.row?.servers ?? []))
@@ -170,7 +171,8 @@ export class Boot {
   #name(): void {
     const first: Incarnation = { count: 1, value: this.#ports.random.int(2 ** 32) }
     const { bootId } = this.#machine
-    this.#replicas.markStore({ identity: { directory: this.#newName(), confirmed: first, next: [], bootId, isBackup: false } })
+    const server = this.#server
+    this.#replicas.markStore({ identity: { directory: this.#newName(), server, confirmed: first, next: [], bootId, isBackup: false } })
   }
 
   /** B4. No place in the map yet. Replicas that are here all the same are another cluster's. */
@@ -192,7 +194,7 @@ export class Boot {
     const { ceiling } = this.#replicas.store // durable with the identity
     // What an earlier start asked for takes only from the incarnation that it found.
     const late = sameIncarnation(confirmed, from) ? earlier.slice(1 - nextMax) : []
-    this.#replicas.markStore({ identity: { directory, confirmed: from, next: [...late, next], bootId, isBackup } })
+    this.#replicas.markStore({ identity: { directory, server: this.#server, confirmed: from, next: [...late, next], bootId, isBackup } })
     const id = this.#ports.nextId()
     this.#id = id
     this.#replicas.journal.afterAll(() => {

@@ -31,6 +31,8 @@ export interface ShardMarks {
 /** Which directory this is, and which life of it: the map must have one of these incarnations (B1). */
 export interface Identity {
   readonly directory: string
+  /** Whose it is. A name that another server has in the map would vote for that one's promises. */
+  readonly server: string
   readonly confirmed: Incarnation
   /** Asked for since then, the last one at the end: any of them may be the one that took, also late. */
   readonly next: readonly Incarnation[]

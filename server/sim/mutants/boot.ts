@@ -169,8 +169,17 @@ export const bootMutants: readonly Mutant[] = [
     what: 'a directory of another server votes',
     file: 'server/storage/boot.ts',
     killedBy: 'server/storage/boot.test.ts',
-    find: "if (row === undefined || row.directory !== identity.directory) return 'foreign'",
+    find: "if (row === undefined || row.server !== identity.server || row.directory !== identity.directory) return 'foreign'",
     replace: "if (row === undefined) return 'foreign'",
+  },
+  {
+    name: 'boot-foreign-votes-without-map',
+    what: 'a directory of another server votes while the map is away',
+    file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
+    find: `    if (identity.server !== this.#server) return this.#ports.distrust('foreign', [])
+`,
+    replace: '',
   },
   {
     name: 'boot-ceiling-unchecked',
