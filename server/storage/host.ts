@@ -61,7 +61,6 @@ export class Host {
   readonly #scrub: Scrub
   #pollMono = -Infinity
   #ceilingMono: number
-  #putsTold = 0
 
   constructor({ server, zone, zones, machine, ports, store, shards, now, times = storageTimes, promisesMax, waitingMax }: HostOptions) {
     this.#server = server
@@ -180,9 +179,8 @@ export class Host {
     this.#ceilingMono = now.mono + this.#times.ceilingMs
     const { identity } = this.#replicas.store
     if (identity === undefined || !this.#boot.isRegistered) return
-    // Entries below the ceiling do not raise it; a copy of the directory from before them must be seen as older all the same (B8).
-    if (this.#journal.puts > this.#putsTold) this.#replicas.raiseCeiling(justAbove(this.#replicas.store.ceiling))
-    this.#putsTold = this.#journal.puts
+    // Entries below the ceiling do not raise it, nor do marks; a copy of the directory from before this must be seen as older all the same (B8).
+    this.#replicas.raiseCeiling(justAbove(this.#replicas.store.ceiling))
     const { ceiling } = this.#replicas.store
     // Only a durable one: a map that is ahead of the disk makes a learner of a good directory.
     const request: MapRequest = { type: 'map-ceiling', id: this.#nextId(), server: this.#server, incarnation: identity.confirmed, ceiling }

@@ -26,7 +26,6 @@ export class Journal {
   readonly #commit: (batch: Batch) => void
   #gathering = newBatch()
   #inFlight: Gathering | undefined
-  #puts = 0
 
   constructor(commit: (batch: Batch) => void) {
     this.#commit = commit
@@ -37,13 +36,7 @@ export class Journal {
     return this.#gathering.then.length
   }
 
-  /** Keys written since the start. */
-  get puts(): number {
-    return this.#puts
-  }
-
   put(shard: number, key: string, entry: Written): void {
-    this.#puts++
     this.#gathering.entries.set(idOf(shard, key), { shard, key, entry })
   }
   markShard(shard: ShardMarks): void {

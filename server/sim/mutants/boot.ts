@@ -77,12 +77,12 @@ export const bootMutants: readonly Mutant[] = [
     replace: '    this.#ports.askMap(request)',
   },
   {
-    name: 'boot-ceiling-not-raised-for-entries',
-    what: 'entries below the ceiling do not raise what the map hears, so a copy from before them looks new',
+    name: 'boot-ceiling-told-as-it-is',
+    what: 'what lies below the ceiling does not raise what the map hears, so a copy from before it looks new',
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/boot.test.ts',
-    find: 'if (this.#journal.puts > this.#putsTold)',
-    replace: 'if (false)',
+    find: 'this.#replicas.raiseCeiling(justAbove(this.#replicas.store.ceiling))',
+    replace: '',
   },
   {
     name: 'boot-foreign-rows-not-marked',

@@ -333,7 +333,7 @@ export const movesMutants: readonly Mutant[] = [
 `,
     replace: `  get store(): StoreMarks {
     const isGiven = [...this.#replicas.values()].some(({ marks, onWrite }) => marks.state === 'frozen' && onWrite !== undefined)
-    if (isGiven && !isBelow(this.#options.store.ceiling, this.#store.ceiling)) return { ...this.#store, ceiling: noBallot }
+    if (isGiven && this.#store.ceiling.ms <= this.#options.store.ceiling.ms) return { ...this.#store, ceiling: noBallot }
 `,
     isRare: true,
   },

@@ -266,10 +266,9 @@ export const storageMutants: readonly Mutant[] = [
     file: 'server/storage/host.ts',
     killedBy: 'server/storage/boot.test.ts',
     page: ['Promises: ceiling lowered at stop'],
-    find: `    this.#putsTold = this.#journal.puts
+    find: `    this.#replicas.raiseCeiling(justAbove(this.#replicas.store.ceiling))
 `,
-    replace: `    this.#putsTold = this.#journal.puts
-    const { ms } = this.#replicas.store.ceiling
+    replace: `    const { ms } = this.#replicas.store.ceiling
     this.#replicas.markStore({ ceiling: { ...this.#replicas.store.ceiling, ms: Math.max(0, ms - 250) } })
 `,
   },
