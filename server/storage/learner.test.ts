@@ -392,6 +392,29 @@ describe('too few voting sources', () => {
     expect(stand.counts.get('shard-recovered')).toBe(3)
   })
 
+  it('a recovery takes what any zone can read, and gives up what none can', () => {
+    const stand = new Stand(3, { mode: 'os' })
+    hold(stand, ['s0', 's1', 's2'], 5, 'five')
+    hold(stand, ['s0', 's1'], 5, 'gone', { key: 'unreadable' })
+    hold(stand, ['s0'], 7, 'newest', { key: 'damaged' })
+    hold(stand, ['s1'], 6, 'readable', { key: 'damaged' })
+    for (const name of ['s0', 's1', 's2']) {
+      stand.server(name).disk.sync()
+      powerless(stand, name, 0)
+    }
+    for (const key of ['k', 'damaged', 'unreadable']) stand.server('s0').disk.damage(0, key)
+    stand.server('s1').disk.damage(0, 'unreadable')
+    for (const name of ['s0', 's1', 's2']) stand.start(name)
+    stand.run(300)
+    const row = stand.map.rows[0] as Parameters<typeof recoveredBy>[0]
+    stand.map.step({ type: 'map-swap', id: 1, row: recoveredBy(row, [0, 1, 2]) })
+    stand.run(600)
+    const all = (key: string): string[] => ['s0', 's1', 's2'].map((name) => stand.shows(name, { key }))
+    expect(all('k')).toEqual(['five', 'five', 'five'])
+    expect(all('damaged')).toEqual(['readable', 'readable', 'readable'])
+    expect(all('unreadable')).toEqual(['no key', 'no key', 'no key'])
+  })
+
   it('whoever was not there at a recovery learns from those who were', () => {
     const stand = new Stand(3)
     hold(stand, ['s0', 's1', 's2'], 5, 'five')

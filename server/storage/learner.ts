@@ -179,9 +179,11 @@ export class Learner {
   #keep({ key, entry }: HandedKey, from: string): void {
     if (entry === 'absent') return
     const stored = this.#replicas.stored(this.#shard, key)
-    if (stored.type === 'damaged') return // stays so until an ACCEPT above the ceiling
-    if (entry === 'damaged' && this.#unread.size >= unreadMax && !this.#unread.has(key)) this.#replicas.put(this.#shard, key, 'damaged')
-    else if (entry === 'damaged') this.#unread.set(key, (this.#unread.get(key) ?? new Set()).add(from))
+    const isRecovery = this.#recovers !== undefined
+    if (stored.type === 'damaged' && !isRecovery) return // stays so until an ACCEPT above the ceiling
+    if (entry === 'damaged' && this.#unread.size >= unreadMax && !this.#unread.has(key)) {
+      if (!isRecovery) this.#replicas.put(this.#shard, key, 'damaged')
+    } else if (entry === 'damaged') this.#unread.set(key, (this.#unread.get(key) ?? new Set()).add(from))
     else {
       if (stored.type === 'entry' && !sameBallot(stored.entry.ballot, entry.ballot)) this.#ports.count('learner-met-difference')
       if (isNewer(entry, stored)) this.#replicas.put(this.#shard, key, entry)
@@ -195,11 +197,16 @@ export class Learner {
     const sources = [...this.#sources].filter(([server, { zone }]) => row.servers[zone] === server)
     const whole = sources.filter(([, { isWhole }]) => isWhole)
     if (whole.length < needed) return
-    const unknown = [...this.#unread].filter(([, servers]) => whole.filter(([server]) => !servers.has(server)).length < needed)
+    const isUnknown = ([key, servers]: [string, Set<string>]): boolean =>
+      this.#recovers === undefined
+        ? whole.filter(([server]) => !servers.has(server)).length < needed
+        : this.#replicas.stored(this.#shard, key).type === 'damaged'
+    const unknown = [...this.#unread].filter(isUnknown)
     this.#enoughMono ??= now.mono
     // One more zone may have read it; a zone that is away is not waited for.
     if (unknown.length > 0 && whole.length < sources.length && now.mono - this.#enoughMono < this.#times.pollMs) return
-    for (const [key] of unknown) this.#replicas.put(this.#shard, key, 'damaged')
+    // The loss of a recovery is accepted: a key that nobody can read would stay closed for ever.
+    for (const [key] of unknown) this.#replicas.put(this.#shard, key, this.#recovers === undefined ? 'damaged' : undefined)
     this.#step = 'done'
     const purged = maxBallot(this.#purged, keepsOwn ? this.#marks.purged : noBallot)
     this.#replicas.raiseCeiling(this.#ceiling)

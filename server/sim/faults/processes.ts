@@ -88,8 +88,6 @@ export const processActs = {
   'total-loss': (scene) => {
     const { world, site, lengthMs } = scene
     if (site.knobs.mode === 'fsync' || site.seamAt !== undefined || site.map.rows.length === 0) return false
-    // A recovery hands damage on to all zones, and nothing heals it then.
-    if (site.servers.some(({ disk }) => disk.isDamaged)) return false
     for (const server of site.servers) losePower(scene, server, lengthMs * world.random.next())
     site.seamAt = world.now
     recover(scene) // a single zone opens by itself, unless its directory is empty

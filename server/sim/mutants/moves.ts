@@ -92,19 +92,34 @@ export const movesMutants: readonly Mutant[] = [
     what: 'what no source could read is absent',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
-    find: `    for (const [key] of unknown) this.#replicas.put(this.#shard, key, 'damaged')
-`,
-    replace: '',
+    find: "for (const [key] of unknown) this.#replicas.put(this.#shard, key, this.#recovers === undefined ? 'damaged' : undefined)",
+    replace: 'for (const [key] of unknown) if (this.#recovers !== undefined) this.#replicas.put(this.#shard, key, undefined)',
   },
   {
     name: 'moves-damaged-from-one',
     what: 'what one source could not read is damaged, however many others read it',
     file: 'server/storage/learner.ts',
     killedBy: 'server/storage/learner.test.ts',
-    find: `.length < needed)
-    this.#enough`,
-    replace: `.length < whole.length)
-    this.#enough`,
+    find: 'whole.filter(([server]) => !servers.has(server)).length < needed',
+    replace: 'whole.filter(([server]) => !servers.has(server)).length < whole.length',
+  },
+  {
+    name: 'moves-recovery-hands-damage-on',
+    what: 'in a recovery what one zone cannot read is damaged in all',
+    file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
+    find: '      this.#recovers === undefined\n        ? whole',
+    replace: '      true\n        ? whole',
+    isRare: true,
+  },
+  {
+    name: 'moves-recovery-keeps-damage',
+    what: 'in a recovery a zone keeps its damage although another one can read the key',
+    file: 'server/storage/learner.ts',
+    killedBy: 'server/storage/learner.test.ts',
+    find: "if (stored.type === 'damaged' && !isRecovery) return",
+    replace: "if (stored.type === 'damaged') return",
+    isRare: true,
   },
   {
     name: 'moves-own-epoch-not-taken',
