@@ -6,7 +6,7 @@
  * one. Why a hand and no order of use: a hit sets one bit; to move a Map's entry costs far more.
  */
 import type { EpochMs } from '../base/types.ts'
-import { pooledMax, readRecord } from '../engine/layout.ts'
+import { pooledMax, recordOf } from '../engine/layout.ts'
 import type { Entry } from '../kv/kv.ts'
 import { entryOf, type KeyRecord } from '../record/record.ts'
 
@@ -57,7 +57,7 @@ export class RecordCache {
     if (entry === undefined) {
       const record = ownBytes(slot.record)
       slot.record = record // the entry's value is a part of it: a text beside it would be the same bytes twice
-      return (slot.entry = entryOf(readRecord(record), now)) ?? null
+      return (slot.entry = entryOf(recordOf(record), now)) ?? null
     }
     return entry.expiresAt !== undefined && entry.expiresAt <= now ? null : entry
   }
@@ -111,7 +111,7 @@ export class RecordCache {
 }
 
 /** The record in a slot, for the time of a batch: its value may lie in Node's pool. */
-export const recordIn = ({ record }: Slot): KeyRecord => readRecord(typeof record === 'string' ? Buffer.from(record, 'latin1') : record)
+export const recordIn = ({ record }: Slot): KeyRecord => recordOf(typeof record === 'string' ? Buffer.from(record, 'latin1') : record)
 
 /** In a buffer of their own, so that an entry which is kept pins nothing else. */
 function ownBytes(record: Buffer | string): Buffer {
