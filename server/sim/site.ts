@@ -3,6 +3,7 @@
  * Invariant: nothing here decides what a register answers; it only carries messages and time.
  */
 import type { CompletionRules } from '../../core/record/operation.ts'
+import { ClusterCodec } from '../../core/wire/cluster-codec.ts'
 import type { ReplicaAnswer, ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
 import type { MapAnswer, MapRequest, Ping, Pong, RepairRequest, ServerMessage } from '../../core/wire/server-message.ts'
 import { MemoryMap } from '../cluster/memory-map.ts'
@@ -62,6 +63,7 @@ export class Site {
   readonly network: Network
   readonly servers: StorageProcess[] = []
   readonly proxies: ProxyProcess[] = []
+  readonly #codec = new ClusterCodec()
   readonly #ends = new Map<string, StorageProcess | ProxyProcess>()
   readonly map: MemoryMap
   /** The map's source does not answer before this true time. */
@@ -141,9 +143,11 @@ export class Site {
 
   /** Carries a message from one address to another, unless it is lost. */
   carry(from: string, to: string, message: Message): void {
+    // What arrives is what the shipping codec makes of the bytes: whoever changes a message in place, or forgets a field, is seen.
+    const frame = this.#codec.encode(message)
     this.#travel(endOf(from), endOf(to), message, () => {
       const end = this.#ends.get(endOf(to))
-      if (end?.address === to) end.take(from, message)
+      if (end?.address === to) this.#codec.decoder().push(frame, (arrived) => end.take(from, arrived as Message))
     })
   }
 

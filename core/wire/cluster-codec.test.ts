@@ -1,0 +1,279 @@
+/** Our own messages as bytes: round trips of every kind, golden frames, streams cut anywhere, and bytes that make no sense. */
+import { readFileSync } from 'node:fs'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { epochMs } from '../base/types.ts'
+import type { Version } from '../kv/kv.ts'
+import { noCompletions, type KeyRecord } from '../record/record.ts'
+import { ClusterCodec, ClusterDecoder, clusterVersions, frameBytesMax, negotiate, WireError, type ClusterMessage } from './cluster-codec.ts'
+import { Kind } from './cluster-message.ts'
+
+const seed = Number(process.env.HAPAX_SEED ?? 1)
+const codec = new ClusterCodec()
+const decode = (...chunks: Uint8Array[]): ClusterMessage[] => {
+  const decoder = new ClusterDecoder()
+  const messages: ClusterMessage[] = []
+  for (const chunk of chunks) decoder.push(chunk, (message) => messages.push(message))
+  return messages
+}
+
+const whole = fc.nat({ max: Number.MAX_SAFE_INTEGER })
+const u16 = fc.nat({ max: 0xffff })
+const u32 = fc.nat({ max: 0xffff_ffff })
+const instant = whole.map((ms) => epochMs(ms))
+const zone = fc.nat({ max: 4 })
+const bytes = (most: number) => fc.uint8Array({ maxLength: most })
+const latin1 = (most: number) => bytes(most).map((content) => Buffer.from(content).toString('latin1'))
+const ascii = (most: number) =>
+  fc.string({ maxLength: most, unit: fc.integer({ min: 32, max: 126 }).map((code) => String.fromCharCode(code)) })
+const ballot = fc.record({ ms: whole, counter: whole, proposer: whole })
+const completion = fc.record({
+  session: ascii(64),
+  sequence: whole,
+  verb: fc.constantFrom('create' as const, 'update' as const, 'set' as const, 'destroy' as const, 'touch' as const),
+  outcome: fc.constantFrom('applied' as const, 'exists' as const, 'missing' as const, 'version' as const),
+  version: ascii(100).map((text) => text as Version),
+  createdAt: instant,
+  expiresAt: instant,
+  at: instant,
+})
+const completions = fc.oneof(
+  fc.constant(noCompletions),
+  fc.record({
+    entries: fc.array(completion, { minLength: 1, maxLength: 4 }),
+    marks: fc.array(fc.record({ session: ascii(64), below: whole, at: instant }), { maxLength: 3 }),
+  }),
+)
+const record: fc.Arbitrary<KeyRecord> = fc.record({
+  value: fc.option(bytes(300), { nil: undefined }),
+  version: whole,
+  createdAt: instant,
+  lastModifiedAt: instant,
+  changedAt: instant,
+  expiresAt: instant,
+  originator: ascii(80),
+  lastRequest: ascii(80),
+  completions,
+})
+const entry = fc.oneof(fc.record({ ballot, record }), fc.record({ ballot, record, stub: whole }))
+const servers = fc.array(ascii(20), { minLength: 1, maxLength: 5 })
+const row = fc
+  .tuple(u16, u32, servers, fc.boolean(), fc.boolean(), fc.array(u32, { minLength: 5, maxLength: 5 }))
+  .map(([shard, epoch, names, hasSince, hasRecovers, since]) => ({
+    shard,
+    epoch,
+    servers: names,
+    ...(hasSince ? { since: since.slice(0, names.length) } : {}),
+    ...(hasRecovers ? { recovers: names.map((_, index) => index) } : {}),
+  }))
+const asked = { id: whole, shard: u16, epoch: u32, key: latin1(100) }
+const answered = { ...asked, zone, clock: instant }
+const wants = fc.constantFrom('whole' as const, 'bare' as const)
+const shown = { entry: fc.option(entry, { nil: undefined }), isWhole: fc.boolean() }
+const move = { id: whole, shard: u16 }
+const handed = fc.array(fc.record({ key: latin1(60), entry: fc.oneof(entry, fc.constantFrom('damaged' as const, 'absent' as const)) }), {
+  maxLength: 5,
+})
+const after = fc.option(latin1(60), { nil: undefined })
+const of = <T extends ClusterMessage['type'], R>(type: T, rest: R) => fc.record({ type: fc.constant(type), ...(rest as object) })
+
+const kinds: Record<ClusterMessage['type'], fc.Arbitrary<unknown>> = {
+  greeting: of('greeting', {
+    oldest: fc.nat({ max: 255 }),
+    newest: fc.nat({ max: 255 }),
+    role: fc.constantFrom('proxy', 'storage'),
+    name: ascii(63),
+    cluster: ascii(63),
+  }),
+  farewell: of('farewell', {}),
+  ping: of('ping', { id: whole, clock: instant }),
+  pong: of('pong', { id: whole, zone, clock: instant }),
+  repair: of('repair', { shard: u16, key: latin1(100) }),
+  prepare: of('prepare', { ...asked, ballot, isRaised: fc.boolean(), wants }),
+  accept: of('accept', { ...asked, ballot, record }),
+  read: of('read', { ...asked, wants }),
+  promised: of('promised', { ...answered, ...shown }),
+  accepted: of('accepted', answered),
+  shown: of('shown', { ...answered, ...shown }),
+  rejected: fc.oneof(
+    of('rejected', { ...answered, reason: fc.constantFrom('ballot', 'lasting', 'damaged'), bound: ballot }),
+    of('rejected', { ...answered, reason: fc.constant('epoch'), row }),
+    of('rejected', { ...answered, reason: fc.constantFrom('clock', 'digest', 'closed', 'busy') }),
+  ),
+  copy: of('copy', { ...move, row, after, keysMax: u16 }),
+  page: of('page', { ...move, zone, epoch: u32, after, keys: handed, isLast: fc.boolean(), purged: ballot, ceiling: ballot }),
+  offer: of('offer', { ...move, row }),
+  ready: of('ready', move),
+  part: of('part', {
+    ...move,
+    number: u32,
+    keys: handed,
+    tail: fc.option(fc.record({ purged: ballot, ceiling: ballot }), { nil: undefined }),
+  }),
+  stored: of('stored', { ...move, number: u32 }),
+  refused: of('refused', move),
+  holds: of('holds', { ...move, epoch: u32, keys: fc.array(fc.record({ key: latin1(60), ballot }), { maxLength: 5 }) }),
+  held: of('held', { ...move, zone, epoch: u32, isSame: fc.array(fc.boolean(), { maxLength: 9 }) }),
+  know: of('know', { id: whole, server: ascii(63), shards: fc.array(u16, { maxLength: 9 }) }),
+  known: of('known', {
+    id: whole,
+    zone,
+    incarnation: fc.option(fc.record({ count: whole, value: u32 }), { nil: undefined }),
+    rows: fc.array(row, { maxLength: 4 }),
+  }),
+}
+const anyMessage = fc.oneof(...Object.values(kinds)) as fc.Arbitrary<ClusterMessage>
+
+test.each(Object.keys(kinds) as ClusterMessage['type'][])('%s is read as it was written', (type) => {
+  fc.assert(
+    fc.property(kinds[type] as fc.Arbitrary<ClusterMessage>, (message) => {
+      expect(decode(codec.encode(message))).toEqual([message])
+    }),
+    { seed, numRuns: 60 },
+  )
+})
+
+test('a stream may be cut anywhere, also at each byte, and what is held is only what is not whole', () => {
+  fc.assert(
+    fc.property(fc.array(anyMessage, { minLength: 1, maxLength: 4 }), fc.array(fc.nat(), { maxLength: 6 }), (messages, cuts) => {
+      const stream = Buffer.concat(messages.map((message) => codec.encode(message)))
+      const at = [...new Set(cuts.map((cut) => cut % stream.length))].toSorted((a, b) => a - b)
+      expect(decode(...[0, ...at].map((from, index) => stream.subarray(from, at[index] ?? stream.length)))).toEqual(messages)
+      expect(decode(...Array.from(stream, (byte) => new Uint8Array([byte])))).toEqual(messages)
+    }),
+    { seed, numRuns: 60 },
+  )
+  const decoder = new ClusterDecoder()
+  const frame = codec.encode({ type: 'stored', id: 1, shard: 2, number: 3 })
+  decoder.push(Buffer.concat([frame, frame.subarray(0, 5)]), () => undefined)
+  expect(decoder.heldBytes).toBe(5)
+  decoder.push(frame.subarray(5), () => undefined)
+  expect(decoder.heldBytes).toBe(0)
+})
+
+describe('the frames of each release are read by all later ones', () => {
+  const lines = readFileSync(new URL('testdata/cluster-frames.txt', import.meta.url), 'utf8')
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+  const frames = lines.map((line) => {
+    const [hex = '', text = ''] = line.split('  ')
+    return [JSON.parse(text) as { type: string }, hex] as const
+  })
+
+  test.each(frames)('%j', (message, hex) => {
+    const [read] = decode(Buffer.from(hex, 'hex'))
+    const plain = JSON.parse(
+      JSON.stringify(read, (_, value: unknown) => (value instanceof Uint8Array ? Buffer.from(value).toString('utf8') : value)),
+    )
+    expect(plain).toEqual(message)
+    expect(codec.encode(read as ClusterMessage).toString('hex')).toBe(hex)
+  })
+
+  test('each kind has one', () => {
+    expect(new Set(frames.map(([{ type }]) => type))).toEqual(new Set(Object.keys(Kind)))
+  })
+})
+
+test('fields of a later release behind the known ones are skipped', () => {
+  const frame = codec.encode({ type: 'ready', id: 7, shard: 1 })
+  const longer = Buffer.concat([frame, Buffer.from('something new')])
+  longer.writeUInt32BE(longer.length, 4)
+  expect(decode(longer)).toEqual([{ type: 'ready', id: 7, shard: 1 }])
+})
+
+test('two releases speak the newest version that both know, or do not speak', () => {
+  expect(negotiate({ oldest: 1, newest: 1 })).toBe(1)
+  expect(negotiate({ oldest: 1, newest: 9 })).toBe(clusterVersions.newest)
+  expect(negotiate({ oldest: 2, newest: 5 }, { oldest: 1, newest: 3 })).toBe(3)
+  expect(negotiate({ oldest: 1, newest: 2 }, { oldest: 2, newest: 4 })).toBe(2)
+  expect(negotiate({ oldest: 4, newest: 5 }, { oldest: 1, newest: 3 })).toBeUndefined()
+  const frame = codec.encode({ type: 'greeting', oldest: 2, newest: 9, role: 'proxy', name: 'p', cluster: 'c' })
+  frame[2] = 9
+  expect(decode(frame)).toHaveLength(1) // a greeting is read in every version
+  const other = codec.encode({ type: 'farewell' })
+  other[2] = 9
+  expect(() => decode(other)).toThrow(WireError)
+})
+
+describe('what is no message', () => {
+  const good = codec.encode({ type: 'read', id: 1, shard: 2, epoch: 3, key: 'key', wants: 'whole' })
+  const changed = (change: (frame: Buffer) => void): Buffer => {
+    const frame = Buffer.from(good)
+    change(frame)
+    return frame
+  }
+
+  test.each<[string, Buffer]>([
+    ['another magic number', changed((frame) => frame.writeUInt16BE(0x5050, 0))],
+    ['a size of 0', changed((frame) => frame.writeUInt32BE(0, 4))],
+    ['a size below the head', changed((frame) => frame.writeUInt32BE(7, 4))],
+    ['a size above the largest', changed((frame) => frame.writeUInt32BE(frameBytesMax + 1, 4))],
+    ['the largest size of 32 bits', changed((frame) => frame.writeUInt32BE(0xffff_ffff, 4))],
+    ['an unknown kind', changed((frame) => frame.writeUInt8(200, 3))],
+    ['a key longer than the message', changed((frame) => frame.writeUInt16BE(500, 22))],
+    ['a choice that nobody knows', changed((frame) => frame.writeUInt8(9, frame.length - 1))],
+    ['a number that is none', changed((frame) => frame.writeDoubleBE(Number.NaN, 8))],
+    ['fewer fields than its kind has', Buffer.concat([changed((frame) => frame.writeUInt32BE(10, 4)).subarray(0, 10)])],
+    [
+      'a list longer than the message',
+      (() => {
+        const frame = codec.encode({ type: 'held', id: 1, shard: 1, zone: 0, epoch: 1, isSame: [true] })
+        frame.writeUInt16BE(65_535, frame.length - 3)
+        return frame
+      })(),
+    ],
+  ])('%s is refused', (_what, frame) => {
+    expect(() => decode(frame)).toThrow(WireError)
+  })
+
+  test('a size is refused as soon as its head is there, and nothing is taken for it', () => {
+    const decoder = new ClusterDecoder()
+    const head = changed((frame) => frame.writeUInt32BE(0xffff_ffff, 4)).subarray(0, 8)
+    for (const byte of head.subarray(0, 7)) decoder.push(new Uint8Array([byte]), () => undefined)
+    expect(() => decoder.push(head.subarray(7), () => undefined)).toThrow(WireError)
+    expect(decoder.heldBytes).toBeLessThan(16)
+  })
+
+  test('bytes changed anywhere end in messages or in a WireError', () => {
+    fc.assert(
+      fc.property(
+        anyMessage,
+        fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 8 }),
+        fc.nat(),
+        (message, changes, cut) => {
+          const frame = codec.encode(message)
+          for (const [at, byte] of changes) frame[2 + (at % (frame.length - 2))] = byte
+          try {
+            decode(frame.subarray(0, frame.length - (cut % 3)))
+          } catch (error) {
+            if (!(error instanceof WireError)) throw error
+          }
+        },
+      ),
+      { seed, numRuns: 3_000 },
+    )
+  })
+
+  test('random bytes do, too', () => {
+    fc.assert(
+      fc.property(bytes(200), fc.constantFrom(...Object.values(Kind)), (body, kind) => {
+        const head = Buffer.from([0x48, 0x58, 1, kind, 0, 0, 0, 8 + body.length])
+        try {
+          decode(Buffer.concat([head, body]))
+        } catch (error) {
+          if (!(error instanceof WireError)) throw error
+        }
+      }),
+      { seed, numRuns: 5_000 },
+    )
+  })
+})
+
+test('what is too long to be sent is refused here, and the next message is whole', () => {
+  const value = new Uint8Array(frameBytesMax)
+  const large = { ...(fc.sample(record, { seed, numRuns: 1 })[0] as KeyRecord), value }
+  const accept = { type: 'accept', id: 1, shard: 0, epoch: 1, key: 'k', ballot: { ms: 1, counter: 1, proposer: 1 }, record: large } as const
+  expect(() => codec.encode(accept)).toThrow(WireError)
+  expect(() => codec.encode({ type: 'repair', shard: 0, key: 'x'.repeat(70_000) })).toThrow(WireError)
+  expect(decode(codec.encode({ type: 'farewell' }))).toEqual([{ type: 'farewell' }])
+})
