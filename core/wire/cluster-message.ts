@@ -218,21 +218,29 @@ export function readBody(from: WireReader, kind: number): ClusterMessage {
     case 'repair':
       return { type, shard: from.u16(), key: from.key() }
     case 'prepare': {
-      const asked = readAsked(from)
-      return { type, ...asked, ballot: readBallot(from), isRaised: from.bool(), wants: from.choice(wanted) } satisfies Prepare
+      const [id, shard, epoch, key] = [from.f64(), from.u16(), from.u32(), from.key()]
+      return { type, id, shard, epoch, key, ballot: readBallot(from), isRaised: from.bool(), wants: from.choice(wanted) } satisfies Prepare
     }
     case 'accept': {
-      const asked = readAsked(from)
-      return { type, ...asked, ballot: readBallot(from), record: from.record() } satisfies Accept
+      const [id, shard, epoch, key] = [from.f64(), from.u16(), from.u32(), from.key()]
+      return { type, id, shard, epoch, key, ballot: readBallot(from), record: from.record() } satisfies Accept
     }
-    case 'read':
-      return { type, ...readAsked(from), wants: from.choice(wanted) } satisfies Read
+    case 'read': {
+      const [id, shard, epoch, key] = [from.f64(), from.u16(), from.u32(), from.key()]
+      return { type, id, shard, epoch, key, wants: from.choice(wanted) } satisfies Read
+    }
     case 'promised':
-      return { type, ...readAnswered(from), ...readShown(from) } satisfies Promised
-    case 'shown':
-      return { type, ...readAnswered(from), ...readShown(from) } satisfies ReadAnswer
-    case 'accepted':
-      return { type, ...readAnswered(from) } satisfies Accepted
+    case 'shown': {
+      const [id, shard, epoch, key, zone, clock] = [from.f64(), from.u16(), from.u32(), from.key(), from.u8(), from.instant()]
+      const isWhole = from.bool()
+      const entry = readEntry(from)
+      if (entry === 'damaged' || entry === 'absent') throw new WireError('a replica shows what only a copy can say')
+      return { type, id, shard, epoch, key, zone, clock, isWhole, entry } satisfies Promised | ReadAnswer
+    }
+    case 'accepted': {
+      const [id, shard, epoch, key, zone, clock] = [from.f64(), from.u16(), from.u32(), from.key(), from.u8(), from.instant()]
+      return { type, id, shard, epoch, key, zone, clock } satisfies Accepted
+    }
     case 'rejected':
       return readRejected(from)
     case 'know': {
@@ -290,8 +298,6 @@ function writeAsked(to: WireWriter, { id, shard, epoch, key }: ReplicaRequest): 
   to.u32(epoch)
   to.key(key)
 }
-const readAsked = (from: WireReader) => ({ id: from.f64(), shard: from.u16(), epoch: from.u32(), key: from.key() })
-
 function writeAnswered(to: WireWriter, { id, shard, epoch, key, zone, clock }: ReplicaAnswer): void {
   to.f64(id)
   to.u16(shard)
@@ -300,12 +306,10 @@ function writeAnswered(to: WireWriter, { id, shard, epoch, key, zone, clock }: R
   to.u8(zone)
   to.f64(clock)
 }
-const readAnswered = (from: WireReader) => ({ ...readAsked(from), zone: from.u8(), clock: from.instant() })
-
 function readRejected(from: WireReader): Rejected {
-  const answered = readAnswered(from)
+  const [id, shard, epoch, key, zone, clock] = [from.f64(), from.u16(), from.u32(), from.key(), from.u8(), from.instant()]
   const reason = from.choice(reasons)
-  const head = { type: 'rejected', ...answered } as const
+  const head = { type: 'rejected', id, shard, epoch, key, zone, clock } as const
   if (reason === 'ballot' || reason === 'lasting' || reason === 'damaged') return { ...head, reason, bound: readBallot(from) }
   return reason === 'epoch' ? { ...head, reason, row: readRow(from) } : { ...head, reason }
 }
@@ -321,13 +325,6 @@ function writeShown(to: WireWriter, { entry, isWhole }: Shown): void {
   to.bool(isWhole)
   writeEntry(to, entry)
 }
-function readShown(from: WireReader): Shown {
-  const isWhole = from.bool()
-  const entry = readEntry(from)
-  if (entry === 'damaged' || entry === 'absent') throw new WireError('a replica shows what only a copy can say')
-  return { isWhole, entry }
-}
-
 function writeEntry(to: WireWriter, entry: ReplicaEntry | 'damaged' | 'absent' | undefined): void {
   if (entry === undefined || typeof entry === 'string') return to.u8(entryKinds.indexOf(entry ?? 'none'))
   to.u8(entryKinds.indexOf(entry.stub === undefined ? 'whole' : 'stub'))
