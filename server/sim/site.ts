@@ -28,6 +28,8 @@ export interface SiteKnobs {
   /** A proxy that starts has a copy of the map. */
   readonly proxiesHaveRows: boolean
   readonly network: NetworkKnobs
+  /** Messages travel as the bytes that the shipping codec makes of them. */
+  readonly carriesBytes: boolean
   /** Of a sync. */
   readonly syncMs: readonly [number, number]
   readonly promisesMax: number
@@ -143,11 +145,12 @@ export class Site {
 
   /** Carries a message from one address to another, unless it is lost. */
   carry(from: string, to: string, message: Message): void {
-    // What arrives is what the shipping codec makes of the bytes: whoever changes a message in place, or forgets a field, is seen.
-    const frame = this.#codec.encode(message)
+    const frame = this.knobs.carriesBytes ? this.#codec.encode(message) : undefined
     this.#travel(endOf(from), endOf(to), message, () => {
       const end = this.#ends.get(endOf(to))
-      if (end?.address === to) this.#codec.decoder().push(frame, (arrived) => end.take(from, arrived as Message))
+      if (end?.address !== to) return
+      if (frame === undefined) end.take(from, message)
+      else this.#codec.decoder().push(frame, (arrived) => end.take(from, arrived as Message))
     })
   }
 
