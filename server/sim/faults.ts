@@ -29,6 +29,10 @@ export interface NemesisKnobs {
   readonly endsAt: number
 }
 
+/** When a quiet phase begins so much later, what waits for a message may still meet one. */
+const beforeQuietMs = 80
+const afterQuietMs = 300
+
 /** Brings faults until its end, and counts them by kind. */
 export class Nemesis {
   readonly counts: Partial<Record<FaultKind, number>> = {}
@@ -48,6 +52,10 @@ export class Nemesis {
 
   start(): void {
     if (this.#kinds.length > 0) this.#next()
+    const { quiet } = this.#knobs
+    // What one zone alone accepted, and a silence in which all else dies: the end of the others has to be chosen over it, long after.
+    if (quiet !== undefined && this.#kinds.includes('lone-accept'))
+      this.#world.after(quiet.from - beforeQuietMs, () => this.#act('lone-accept', quiet.until - quiet.from + afterQuietMs))
   }
 
   /** All processes up, all links whole, all disks quick and sound, all clocks right. */
@@ -74,11 +82,15 @@ export class Nemesis {
       if (now >= endsAt) return
       if (quiet !== undefined && now >= quiet.from && now < quiet.until) return this.#next()
       const kind = random.pick(this.#kinds)
-      const act: Act = acts[kind]
-      this.#world.log(`${now.toFixed(3)} fault ${kind}`)
-      if (act(this.#sceneOf(random.next() * lengthMsMax))) this.counts[kind] = (this.counts[kind] ?? 0) + 1
+      this.#act(kind, random.next() * lengthMsMax)
       this.#next()
     })
+  }
+
+  #act(kind: ActKind, lengthMs: number): void {
+    const act: Act = acts[kind]
+    this.#world.log(`${this.#world.now.toFixed(3)} fault ${kind}`)
+    if (act(this.#sceneOf(lengthMs))) this.counts[kind] = (this.counts[kind] ?? 0) + 1
   }
 
   #sceneOf(lengthMs: number): Scene {

@@ -14,7 +14,7 @@ import { checkAll } from './linearizable.ts'
 import { mutants, type Mutant } from './mutants.ts'
 import { peers } from './peers/play.ts'
 import type { ScenarioOptions } from './scenario.ts'
-import { sometimesNames } from './sometimes.ts'
+import { meaningOf, sometimesNames } from './sometimes.ts'
 import type { Trial } from './trial.ts'
 import { wallStart } from './clock.ts'
 
@@ -213,7 +213,7 @@ async function main(): Promise<number> {
     isHunt || values.faults !== undefined || options.zones !== undefined ? [] : sometimesNames.filter((name) => !(name in totals.sometimes))
   const alive = caught.filter((one) => !one.caught && !one.isRare)
   console.log(JSON.stringify({ ...report, violations: totals.violations.length, mutants: undefined }, undefined, 2))
-  for (const name of never) console.log(`NEVER ${name}`)
+  for (const name of never) console.log(`NEVER ${name}: ${meaningOf(name)}`)
   for (const { name } of alive) console.log(`ALIVE ${name}`)
   return totals.violations.length > 0 || never.length > 0 || alive.length > 0 ? 1 : 0
 }

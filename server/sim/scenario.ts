@@ -3,11 +3,13 @@
  * Invariant: a scenario is a function of its seed and options alone.
  */
 import { seededRandom, type Random } from '../../core/base/random.ts'
+import type { Answer } from '../register/work.ts'
 import { faultKinds, Nemesis, type FaultKind } from './faults.ts'
-import { Recorder, type Call, type HistoryVerb } from './history.ts'
+import { answerOf, Recorder, type Call, type HistoryVerb, type Shown } from './history.ts'
+import { Observer } from './observer.ts'
 import { attemptMs, retryWindowMs, scaledBoundMs, scaledRules, scaledTimes } from './scale.ts'
 import { Site, type ClockDraw, type SiteKnobs } from './site.ts'
-import { bytesOf, Workload } from './workload.ts'
+import { bytesOf, valueIn, Workload, type ClientKind } from './workload.ts'
 import { World } from './world.ts'
 
 export interface ScenarioOptions {
@@ -25,6 +27,9 @@ export interface Played {
   readonly faultCounts: Readonly<Partial<Record<FaultKind, number>>>
   /** The true time at which all zones lost their power in `os` mode: whatever was acknowledged until then may be gone. */
   readonly seamAt: number | undefined
+  readonly countingKey: string | undefined
+  /** What each key held at the end, as far as it answered. */
+  readonly finals: ReadonlyMap<string, Shown | undefined>
   /** What must never be, apart from what the checker finds: alarms, and keys that did not answer after everything healed. */
   readonly problems: readonly string[]
   readonly sometimes: Readonly<Record<string, number>>
@@ -44,15 +49,18 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
   const faults = options.faults ?? faultKinds.filter(() => draw.chance(share))
   const kinds = new Set(faults)
   const keys = ['a', 'b', 'c'].slice(0, draw.pick([1, 1, 2, 3]))
+  const countingKey = draw.chance(0.4) ? 'n' : undefined
+  if (countingKey !== undefined) keys.push(countingKey)
   const plainIds = draw.chance(0.3)
-  const quiet = draw.chance(0.1) ? { from: activeMs / 2, until: activeMs / 2 + quietMs } : undefined
+  const quiet = draw.chance(0.15) ? { from: activeMs / 2, until: activeMs / 2 + quietMs } : undefined
   const endsAt = activeMs + (quiet === undefined ? 0 : quietMs)
   const world = new World(seed)
   // A history without bytes is the same one, and half again as quick.
   const carriesBytes = seed % 2 === 0
   const site = new Site(world, { ...siteKnobs(draw, world.random, zones, kinds, keys, plainIds), carriesBytes })
+  new Observer(site)
   const recorder = new Recorder()
-  const workload = new Workload(world, site, { ...workloadKnobs(draw, keys, plainIds), quiet, endsAt }, recorder)
+  const workload = new Workload(world, site, { ...workloadKnobs(draw, keys, plainIds), countingKey, quiet, endsAt }, recorder)
   const nemesis = new Nemesis(world, site, {
     kinds,
     gapMsMax: draw.pick([50, 150, 400]),
@@ -64,7 +72,8 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
   nemesis.start()
   world.runUntil(endsAt + retryWindowMs + attemptMs)
   nemesis.heal()
-  const problems = [...unanswered(world, site, keys), ...site.alarms]
+  const left = new Probe(world, site, keys)
+  const problems = [...left.problems, ...site.alarms]
   return {
     seed,
     zones,
@@ -72,6 +81,8 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
     calls: recorder.calls,
     faultCounts: nemesis.counts,
     seamAt: site.seamAt,
+    countingKey,
+    finals: left.finals,
     problems,
     sometimes: site.sometimes,
     logHash: world.logHash,
@@ -132,6 +143,7 @@ function siteKnobs(
 }
 
 function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean) {
+  const named: ClientKind = plainIds ? 'plain' : 'session'
   const weights: Record<HistoryVerb, number> = draw.pick([
     { create: 2, get: 3, update: 3, set: 2, destroy: 1 },
     { create: 4, get: 4, update: 0, set: 0, destroy: 2 },
@@ -139,7 +151,7 @@ function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean)
     { create: 2, get: 5, update: 1, set: 1, destroy: 1 },
   ])
   return {
-    clients: draw.pick([2, 4, 4, 8]),
+    clients: draw.pick([2, 4, 4, 4, 8, 8, 8, 8, 16]),
     keys,
     thinkMsMax: draw.pick([5, 40, 200]),
     weights,
@@ -152,32 +164,51 @@ function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean)
     conditional: draw.pick([0, 0.5, 0.9]),
     timeoutMs: attemptMs,
     retryWindowMs,
-    plainIds,
+    // One kind alone, or all beside each other: what one client does must not undo what another one rests on.
+    kinds: draw.pick<readonly ClientKind[]>([[named], [named], [named, 'nameless'], [named, 'plain-once', 'session', 'nameless']]),
   }
 }
 
-/** Reads and writes each key until it answers. @returns those that did not in time */
-function unanswered(world: World, site: Site, keys: readonly string[]): string[] {
-  const waiting = new Set<string>()
-  for (const key of keys) {
-    for (const verb of ['get', 'set'] as const) {
-      const name = `${verb} ${key}`
-      waiting.add(name)
-      const ask = (sequence: number): void => {
-        if (!waiting.has(name)) return
-        const requestId = { session: `probe-${name}`, sequence, done: sequence, attempt: 1 }
-        const write = { verb: 'set', requestId, value: bytesOf(0), expiry: { type: 'never' } } as const
-        const answer = ({ type }: { readonly type: string }): void => void ((type === 'read' || type === 'decided') && waiting.delete(name))
-        const request = { ...(verb === 'get' ? { verb } : write), timeoutMs: attemptMs }
-        world.random.pick(site.proxies).ask('probe', { key, request, answer })
-        world.after(attemptMs, () => ask(sequence + 1))
-      }
-      ask(1)
+/** Reads each key until it answers, and then writes it. */
+class Probe {
+  readonly #world: World
+  readonly #site: Site
+  readonly #waiting = new Set<string>()
+  /** What each key held when nothing was under way any more. */
+  readonly finals = new Map<string, Shown | undefined>()
+  /** Of keys that did not answer in time. */
+  readonly problems: readonly string[]
+
+  constructor(world: World, site: Site, keys: readonly string[]) {
+    this.#world = world
+    this.#site = site
+    for (const key of keys) {
+      this.#ask('get', key, (answer) => {
+        const told = answerOf(answer, valueIn)
+        if (told.type !== 'read') return false
+        this.finals.set(key, told.entry)
+        this.#ask('set', key, ({ type }) => type === 'decided')
+        return true
+      })
     }
+    const endsAt = world.now + healMs
+    while (this.#waiting.size > 0 && world.now < endsAt) world.runUntil(world.now + attemptMs)
+    this.problems = [...this.#waiting].map((name) => `no answer within ${healMs} ms after everything healed: ${name}`)
+    this.#waiting.clear()
   }
-  const endsAt = world.now + healMs
-  while (waiting.size > 0 && world.now < endsAt) world.runUntil(world.now + attemptMs)
-  const left = [...waiting].map((name) => `no answer within ${healMs} ms after everything healed: ${name}`)
-  waiting.clear()
-  return left
+
+  #ask(verb: 'get' | 'set', key: string, take: (answer: Answer) => boolean): void {
+    const name = `${verb} ${key}`
+    this.#waiting.add(name)
+    const send = (sequence: number): void => {
+      if (!this.#waiting.has(name)) return
+      const requestId = { session: `probe-${name}`, sequence, done: sequence, attempt: 1 }
+      const write = { verb: 'set', requestId, value: bytesOf(0), expiry: { type: 'never' } } as const
+      const request = { ...(verb === 'get' ? { verb } : write), timeoutMs: attemptMs }
+      const answer = (given: Answer): void => void (this.#waiting.has(name) && take(given) && this.#waiting.delete(name))
+      this.#world.random.pick(this.#site.proxies).ask('probe', { key, request, answer })
+      this.#world.after(attemptMs, () => send(sequence + 1))
+    }
+    send(1)
+  }
 }

@@ -4,7 +4,7 @@
  */
 import { byKey, historyUntil, operationsOf, type HistoryOperation } from './history.ts'
 import { check, told } from './linearizable.ts'
-import { createFaults } from './oracles.ts'
+import { chainFaults, countFault, createFaults, incrementsOf, linkIn } from './oracles.ts'
 import { scaledBoundMs } from './scale.ts'
 import { play, type Played, type ScenarioOptions } from './scenario.ts'
 import { wallStart } from './clock.ts'
@@ -36,6 +36,7 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
         violations.push(`key ${key}, ${played.zones} zones, faults ${played.faults.join(' ')}\n${told(verdict)}`)
     }
   }
+  violations.push(...countingFaults(played, operations))
   return {
     seed,
     zones: played.zones,
@@ -46,6 +47,15 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
     sometimes: played.sometimes,
     logHash: played.logHash,
   }
+}
+
+/** Q11. After an accepted loss the chain may have lost its end. */
+function countingFaults({ countingKey: key, finals, seamAt }: Played, operations: readonly HistoryOperation[]): string[] {
+  if (key === undefined || seamAt !== undefined || !finals.has(key)) return []
+  const ofKey = operations.filter((one) => one.key === key)
+  const final = finals.get(key)
+  const fault = countFault(incrementsOf(ofKey), final === undefined ? 0 : linkIn(final.value).count)
+  return [...chainFaults(ofKey, final), ...(fault === undefined ? [] : [fault])].map((text) => `counting key ${key}: ${text}`)
 }
 
 /**

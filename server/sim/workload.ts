@@ -8,9 +8,16 @@ import type { RequestId, Version } from '../../core/kv/kv.ts'
 import type { EpochMs, Millis } from '../../core/base/types.ts'
 import type { ClientRequest } from '../proxy/session.ts'
 import { wallStart } from './clock.ts'
-import { answerOf, type HistoryVerb, type Recorder, type Shown } from './history.ts'
+import { answerOf, type HistoryVerb, type Recorder, type Shown, type Value } from './history.ts'
+import { linkIn, linkText } from './oracles.ts'
 import type { Site } from './site.ts'
 import type { World } from './world.ts'
+
+/**
+ * `session`: as our clients do. `plain`: one id each, which nobody says is done, sent again when no answer comes; JunoDB's Java client, told to.
+ * `plain-once`: such ids, never sent again. `nameless`: none, never sent again.
+ */
+export type ClientKind = 'session' | 'plain' | 'plain-once' | 'nameless'
 
 export interface WorkloadKnobs {
   readonly clients: number
@@ -27,16 +34,22 @@ export interface WorkloadKnobs {
   readonly timeoutMs: number
   /** Milliseconds from the first sending until it gives up. */
   readonly retryWindowMs: number
-  /** Clients that name their requests as JunoDB's do: one id, which nobody says is done. */
-  readonly plainIds: boolean
+  /** How each client names its requests. */
+  readonly kinds: readonly ClientKind[]
+  /** This key counts: it is read, created and updated on condition alone, and its states are one chain (oracles.ts). */
+  readonly countingKey: string | undefined
   /** No new requests between these true times. */
   readonly quiet: { readonly from: number; readonly until: number } | undefined
   /** No new requests from here on, in true time. */
   readonly endsAt: number
 }
 
-const numberIn = (bytes: Uint8Array): number => new DataView(bytes.buffer, bytes.byteOffset).getUint32(0)
-export function bytesOf(value: number): Uint8Array {
+/** Counting keys hold texts, all others numbers. */
+export function valueIn(bytes: Uint8Array): Value {
+  return bytes.length === 4 ? new DataView(bytes.buffer, bytes.byteOffset).getUint32(0) : Buffer.from(bytes).toString('latin1')
+}
+export function bytesOf(value: Value): Uint8Array {
+  if (typeof value === 'string') return Buffer.from(value, 'latin1')
   const bytes = new Uint8Array(4)
   new DataView(bytes.buffer).setUint32(0, value)
   return bytes
@@ -59,7 +72,8 @@ export class Workload {
   }
 
   start(): void {
-    for (let index = 0; index < this.#knobs.clients; index++) new SimulatedClient(this, `c${index}`).start()
+    const { clients, kinds } = this.#knobs
+    for (let index = 0; index < clients; index++) new SimulatedClient(this, `c${index}`, kinds[index % kinds.length] as ClientKind).start()
   }
 
   /** What one client does from its first to its last request. */
@@ -77,7 +91,7 @@ const retryPauseMsMax = 30
 interface Asking {
   readonly key: string
   readonly verb: HistoryVerb
-  readonly value: number | undefined
+  readonly value: Value | undefined
   readonly ifVersion: string | undefined
   readonly expiry: ExpiryChange
   readonly name: { readonly session: string; readonly sequence: number }
@@ -89,15 +103,22 @@ interface Asking {
 class SimulatedClient {
   readonly #workload: Workload
   readonly #name: string
+  readonly #kind: ClientKind
   /** What was seen last of each key. */
   readonly #seen = new Map<string, Shown>()
   #sequence = 0
   /** Store time minus true time, from the latest answer. */
   #storeOffsetMs: number | undefined
 
-  constructor(workload: Workload, name: string) {
+  constructor(workload: Workload, name: string, kind: ClientKind) {
     this.#workload = workload
     this.#name = name
+    this.#kind = kind
+  }
+
+  /** A get does no harm when it is sent again. */
+  get #mayRepeat(): boolean {
+    return this.#kind === 'session' || this.#kind === 'plain'
   }
 
   start(): void {
@@ -113,26 +134,46 @@ class SimulatedClient {
     if (quiet !== undefined && world.now >= quiet.from && world.now < quiet.until)
       return world.after(quiet.until - world.now + random.next() * knobs.thinkMsMax, () => this.#next())
     const key = random.pick(knobs.keys)
+    if (key === knobs.countingKey) return this.#count(key)
     const verb = random.pick(verbs)
     const seen = this.#seen.get(key)
     const isWrite = verb === 'create' || verb === 'update' || verb === 'set'
     const mayHaveCondition = verb === 'update' || verb === 'set' || verb === 'destroy'
+    this.#begin({
+      key,
+      verb,
+      value: isWrite ? this.#workload.nextValue() : undefined,
+      ifVersion: mayHaveCondition && seen && random.chance(knobs.conditional) ? seen.version : undefined,
+      expiry: isWrite ? this.#drawExpiry(verb) : { type: 'never' },
+    })
+  }
+
+  /** Adds a little to the count that it saw last, or looks. */
+  #count(key: string): void {
+    const { random } = this.#workload.parts.world
+    const seen = this.#seen.get(key)
+    const none = { key, ifVersion: undefined, expiry: { type: 'keep' } } as const
+    if (random.chance(0.3)) return this.#begin({ ...none, verb: 'get', value: undefined })
+    const by = 1 + random.int(3)
+    const link = {
+      id: this.#workload.nextValue(),
+      over: seen?.version,
+      by,
+      count: by + (seen === undefined ? 0 : linkIn(seen.value).count),
+    }
+    const value = linkText(link)
+    if (seen === undefined) this.#begin({ ...none, verb: 'create', value, expiry: { type: 'never' } })
+    else this.#begin({ ...none, verb: 'update', value, ifVersion: seen.version })
+  }
+
+  #begin(asked: Pick<Asking, 'key' | 'verb' | 'value' | 'ifVersion' | 'expiry'>): void {
+    const { now } = this.#workload.parts.world
+    const isSession = this.#kind === 'session'
     this.#sequence++
-    const { plainIds } = knobs
-    this.#send(
-      {
-        key,
-        verb,
-        value: isWrite ? this.#workload.nextValue() : undefined,
-        ifVersion: mayHaveCondition && seen && random.chance(knobs.conditional) ? seen.version : undefined,
-        expiry: isWrite ? this.#drawExpiry(verb) : { type: 'never' },
-        name: plainIds ? { session: `${this.#name}-${this.#sequence}`, sequence: 0 } : { session: this.#name, sequence: this.#sequence },
-        firstAt: world.now,
-        // Clients with plain ids do not tell.
-        sentAt: plainIds || this.#storeOffsetMs === undefined ? undefined : ((wallStart + world.now + this.#storeOffsetMs) as EpochMs),
-      },
-      1,
-    )
+    const name = isSession ? { session: this.#name, sequence: this.#sequence } : { session: `${this.#name}-${this.#sequence}`, sequence: 0 }
+    // Others do not tell when they sent it.
+    const sentAt = isSession && this.#storeOffsetMs !== undefined ? ((wallStart + now + this.#storeOffsetMs) as EpochMs) : undefined
+    this.#send({ ...asked, name, firstAt: now, sentAt }, 1)
   }
 
   #drawExpiry(verb: HistoryVerb): ExpiryChange {
@@ -153,14 +194,14 @@ class SimulatedClient {
       ...(value === undefined ? {} : { value, expiry }),
       ...(ifVersion === undefined ? {} : { ifVersion }),
       calledAt: world.now,
-      request: { ...name, attempt },
+      ...(this.#mayRepeat ? { request: { ...name, attempt } } : {}),
     })
     let isOver = false
     /** Goes on to the next sending or the next request. */
     const end = (mayRepeat: boolean): void => {
       if (isOver) return
       isOver = true
-      if (mayRepeat && world.now - asking.firstAt < knobs.retryWindowMs)
+      if (mayRepeat && this.#mayRepeat && world.now - asking.firstAt < knobs.retryWindowMs)
         return world.after(world.random.next() * retryPauseMsMax, () => this.#send(asking, attempt + 1))
       world.after(world.random.next() * knobs.thinkMsMax, () => this.#next())
     }
@@ -170,7 +211,7 @@ class SimulatedClient {
       request: this.#requestOf(asking, attempt),
       answer: (answer) => {
         if (isOver) return
-        const told = answerOf(answer, numberIn)
+        const told = answerOf(answer, valueIn)
         world.log(`${world.now.toFixed(3)} ${this.#name} ${verb} ${key} ${told.type}`)
         recorder.answered(number, world.now, told)
         if (told.now !== undefined) this.#storeOffsetMs = told.now - wallStart - world.now
@@ -183,11 +224,12 @@ class SimulatedClient {
 
   #requestOf({ verb, value, ifVersion, expiry, name, sentAt }: Asking, attempt: number): ClientRequest {
     const { knobs } = this.#workload.parts
-    const requestId: RequestId = knobs.plainIds ? name.session : { ...name, done: name.sequence, attempt }
+    const requestId: RequestId | undefined =
+      this.#kind === 'session' ? { ...name, done: name.sequence, attempt } : this.#kind === 'nameless' ? undefined : name.session
     const asked = { timeoutMs: knobs.timeoutMs, sentAt }
     if (verb === 'get') return { verb, ...asked }
     const condition = ifVersion as Version | undefined
     if (verb === 'destroy') return { verb, requestId, ifVersion: condition, ...asked }
-    return { verb, requestId, value: bytesOf(value as number), expiry, ifVersion: condition, ...asked }
+    return { verb, requestId, value: bytesOf(value as Value), expiry, ifVersion: condition, ...asked }
   }
 }
