@@ -15,6 +15,7 @@ import { mutants, type Mutant } from './mutants.ts'
 import { peers } from './peers/play.ts'
 import type { ScenarioOptions } from './scenario.ts'
 import { meaningOf, sometimesNames } from './sometimes.ts'
+import { transcriptOf } from './transcript.ts'
 import type { Trial } from './trial.ts'
 import { wallStart } from './clock.ts'
 
@@ -27,7 +28,7 @@ const help = `npm run sim -- [options]
   --mutants        hunts each mutant, with --histories as the bound for each (default 3,000)
   --mutant NAME    hunts this one
   --peer NAME      plays a model of another protocol instead, without faults: ${Object.keys(peers).join(', ')}
-  --replay N       plays one seed, twice, and prints what it found
+  --replay N       plays one seed, twice, and prints what it found, with all that was said about a key that went wrong
   --json FILE      writes the report there`
 
 const { values } = parseArgs({
@@ -229,6 +230,7 @@ async function playAgain(seed: number, options: ScenarioOptions): Promise<number
   )
   const [first, second] = trials as [Trial, Trial]
   for (const text of first.violations) console.log(`${text}\n`)
+  for (const key of first.badKeys) console.log(`What was said about key ${key}:\n${transcriptOf(seed, options, key).join('\n')}\n`)
   console.log(JSON.stringify({ ...first, violations: first.violations.length }, undefined, 2))
   if (first.logHash !== second.logHash) console.log(`NOT DETERMINISTIC: ${first.logHash}, then ${second.logHash}`)
   return first.violations.length > 0 || first.logHash !== second.logHash ? 1 : 0

@@ -8,7 +8,7 @@ import { faultKinds, Nemesis, type FaultKind } from './faults.ts'
 import { answerOf, Recorder, type Call, type HistoryVerb, type Shown } from './history.ts'
 import { Observer } from './observer.ts'
 import { attemptMs, retryWindowMs, scaledBoundMs, scaledRules, scaledTimes } from './scale.ts'
-import { Site, type ClockDraw, type SiteKnobs } from './site.ts'
+import { Site, type Carried, type ClockDraw, type SiteKnobs } from './site.ts'
 import { bytesOf, valueIn, Workload, type ClientKind } from './workload.ts'
 import { World } from './world.ts'
 
@@ -42,7 +42,10 @@ const quietMs = 1_300
 /** After everything healed every key must be readable and writable within this time. */
 const healMs = 5_000
 
-export function play(seed: number, options: ScenarioOptions = {}): Played {
+/** Told of each message as it leaves, with the true time. */
+export type Onlooker = (now: number, from: string, to: string, message: Carried) => void
+
+export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onlooker): Played {
   const draw = seededRandom(seed ^ 0x5bd1e995)
   const zones = options.zones ?? draw.pick([1, 3, 3, 3, 5, 5])
   const share = draw.pick([0, 0.1, 0.1, 0.25, 0.4])
@@ -59,6 +62,11 @@ export function play(seed: number, options: ScenarioOptions = {}): Played {
   const carriesBytes = seed % 2 === 0
   const site = new Site(world, { ...siteKnobs(draw, world.random, zones, kinds, keys, plainIds), carriesBytes })
   new Observer(site)
+  if (onlooker !== undefined)
+    site.taps.add((from, to, message) => {
+      onlooker(world.now, from, to, message)
+      return 'goes'
+    })
   const recorder = new Recorder()
   const workload = new Workload(world, site, { ...workloadKnobs(draw, keys, plainIds), countingKey, quiet, endsAt }, recorder)
   const nemesis = new Nemesis(world, site, {

@@ -17,6 +17,8 @@ export interface Trial {
   readonly undecided: number
   /** Each with the shortest bad start of its key's history. */
   readonly violations: readonly string[]
+  /** Of which keys. */
+  readonly badKeys: readonly string[]
   readonly sometimes: Readonly<Record<string, number>>
   readonly logHash: string
 }
@@ -25,9 +27,11 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
   const played = play(seed, options)
   const operations = operationsOf(played.calls)
   const violations = [...played.problems]
+  const badKeys = new Set<string>()
   let undecided = 0
   const time = { boundMs: scaledBoundMs, startsAt: wallStart }
   for (const [key, ofKey] of byKey(operations)) {
+    const before = violations.length
     for (const part of partsOf(ofKey, played.seamAt)) {
       violations.push(...createFaults(part, time))
       const verdict = check(part, time)
@@ -35,8 +39,11 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
       if (verdict.type === 'violation')
         violations.push(`key ${key}, ${played.zones} zones, faults ${played.faults.join(' ')}\n${told(verdict)}`)
     }
+    if (violations.length > before) badKeys.add(key)
   }
-  violations.push(...countingFaults(played, operations))
+  const faults = countingFaults(played, operations)
+  if (faults.length > 0) badKeys.add(played.countingKey as string)
+  violations.push(...faults)
   return {
     seed,
     zones: played.zones,
@@ -44,6 +51,7 @@ export function tryHistory(seed: number, options: ScenarioOptions): Trial {
     faults: played.faultCounts,
     undecided,
     violations,
+    badKeys: [...badKeys],
     sometimes: played.sometimes,
     logHash: played.logHash,
   }

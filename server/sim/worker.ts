@@ -16,7 +16,7 @@ parentPort?.on('message', ({ seeds, options }: Assignment) => {
       } catch (error) {
         // A broken law of our own (an assertion) is a finding like any other.
         const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
-        return { seed, zones: 0, operations: 0, faults: {}, undecided: 0, violations: [text], sometimes: {}, logHash: '' }
+        return { seed, zones: 0, operations: 0, faults: {}, undecided: 0, violations: [text], badKeys: [], sometimes: {}, logHash: '' }
       }
     }),
   )
