@@ -70,6 +70,21 @@ describe('a planned move within a zone', () => {
     expect(['a', 'b', 'c'].map((key) => stand.shows('t0', { key }))).toEqual(['new', 'old', 'first'])
   })
 
+  it('what is sent at once has bounded bytes, also what was written meanwhile', () => {
+    const stand = standWithSpare()
+    const large = (text: string) => record(text.repeat(700_000))
+    for (const key of ['a', 'b', 'c']) stand.accept('s0', ballot(5), large('o'), { key })
+    stand.holds = ({ message }) => message.type === 'stored'
+    move(stand)
+    stand.run(50)
+    for (const key of ['a', 'b', 'c']) stand.accept('s0', ballot(9), large('n'), { key })
+    stand.release()
+    stand.run(300)
+    const parts = stand.sent.flatMap(({ message }) => (message.type === 'part' ? [message] : []))
+    expect(Math.max(...parts.map(({ keys }) => keys.length))).toBe(1)
+    expect(['a', 'b', 'c'].map((key) => stand.shows('t0', { key }).slice(0, 2))).toEqual(['nn', 'nn', 'nn'])
+  })
+
   it('B removes leftovers first, so that it has what A has and nothing else (V5)', () => {
     const stand = standWithSpare()
     move(stand)

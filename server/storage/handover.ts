@@ -182,14 +182,9 @@ export class Giver {
     const id = this.#id
     journal.afterAll(() => {
       if ((this.#step !== 'chasing' && this.#step !== 'freezing') || id !== this.#id) return
-      const keys = [...this.#changed].slice(0, keysMax)
-      for (const key of keys) this.#changed.delete(key)
-      const isTail = this.#step === 'freezing' && this.#changed.size === 0
-      this.#send(
-        keys.map((key) => this.#replicas.durable(this.#shard, key)),
-        isTail,
-        now,
-      )
+      const keys = this.#replicas.durable(this.#shard, [...this.#changed].slice(0, keysMax))
+      for (const { key } of keys) this.#changed.delete(key)
+      this.#send(keys, this.#step === 'freezing' && this.#changed.size === 0, now)
     })
   }
 

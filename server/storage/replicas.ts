@@ -5,6 +5,7 @@
  * was promised by anybody whose ceiling was taken over, and it costs one refused PREPARE a key at most.
  */
 import { assert } from '../../core/base/assert.ts'
+import { recordSize } from '../../core/record/record-bytes.ts'
 import type { HandedKey } from '../../core/wire/server-message.ts'
 import { Acceptor, type Stored } from '../register/acceptor.ts'
 import { isBelow, maxBallot, noBallot, type Ballot } from '../register/ballot.ts'
@@ -40,8 +41,17 @@ export interface ReplicasOptions {
 
 /** Keys found damaged that are remembered; the others are found again. */
 const damagedMax = 4_096
-/** A page's bytes of values. A single key may be larger. */
+/** A page's bytes of records. A single key may be larger. */
 const pageBytesMax = 1_048_576
+
+function fitting(keys: readonly HandedKey[]): readonly HandedKey[] {
+  let bytes = 0
+  const end = keys.findIndex(({ entry }, index) => {
+    if (typeof entry === 'object') bytes += recordSize(entry.record)
+    return index > 0 && bytes > pageBytesMax
+  })
+  return end < 0 ? keys : keys.slice(0, end)
+}
 
 export class Replicas {
   readonly #options: ReplicasOptions
@@ -164,20 +174,14 @@ export class Replicas {
   /** What is durable, in order of keys, with bounded bytes. */
   page(shard: number, after: string | undefined, keysMax: number): { readonly keys: readonly HandedKey[]; readonly isLast: boolean } {
     const found = keysMax === 0 ? [] : this.#options.disk.page(shard, after, keysMax)
-    const keys: HandedKey[] = []
-    let bytes = 0
-    for (const one of found) {
-      if (one.entry === 'damaged') this.#noteDamage(shard, one.key)
-      else if (one.entry !== 'absent') bytes += one.entry.record.value?.length ?? 0
-      if (keys.length > 0 && bytes > pageBytesMax) break
-      keys.push(one)
-    }
+    for (const { key, entry } of found) if (entry === 'damaged') this.#noteDamage(shard, key)
+    const keys = fitting(found)
     return { keys, isLast: keysMax > 0 && found.length < keysMax && keys.length === found.length }
   }
 
-  /** What is durable of one key. */
-  durable(shard: number, key: string): HandedKey {
-    return { key, entry: this.#options.disk.read(shard, key) ?? 'absent' }
+  /** What is durable of these keys, or of the first of them: with bounded bytes, but at least of one. */
+  durable(shard: number, keys: readonly string[]): readonly HandedKey[] {
+    return fitting(keys.map((key) => ({ key, entry: this.#options.disk.read(shard, key) ?? 'absent' })))
   }
 
   #hold(marks: ShardMarks): void {

@@ -214,8 +214,8 @@ export const movesMutants: readonly Mutant[] = [
     what: 'what A accepts while it copies is not sent after',
     file: 'server/storage/handover.ts',
     killedBy: 'server/storage/handover.test.ts',
-    find: 'const keys = [...this.#changed].slice(0, keysMax)',
-    replace: `const keys: string[] = []
+    find: 'const keys = this.#replicas.durable(this.#shard, [...this.#changed].slice(0, keysMax))',
+    replace: `const keys: readonly HandedKey[] = []
       this.#changed.clear()`,
   },
   {
