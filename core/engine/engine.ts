@@ -42,6 +42,11 @@ export interface Engine {
   /** Keys from `from` (inclusive) to `to` (exclusive). */
   range(from: Uint8Array, to: Uint8Array): Cursor
   /**
+   * The first of them, at most `count` and some 1 MiB, at once: for whoever decides without waiting (server/storage). The bytes are the caller's own.
+   * Absent where a binding cannot do it. @throws KvError DAMAGED, UNAVAILABLE
+   */
+  rows?(from: Uint8Array, to: Uint8Array, count: number): readonly Row[]
+  /**
    * Closes and opens again: after a full disk an engine may refuse all writes until then. Open cursors end with an error.
    * @throws KvError DISK_FULL, with the engine still open for reads, while there is not enough space to do it.
    */

@@ -96,6 +96,8 @@ export interface Marker {
   readonly engine: Exclude<EngineName, 'volatile'>
   /** True while a snapshot is being restored: the records are not complete. */
   readonly restoring?: true
+  /** What stands on the engine; absent: an embedded store. */
+  readonly store?: 'storage'
 }
 
 export const encodeMarker = (marker: Marker): string => `${JSON.stringify({ what: 'hapax embedded store', ...marker })}\n`
@@ -108,11 +110,15 @@ export function decodeMarker(text: string): Marker {
   } catch (cause) {
     throw new KvError('ENGINE_DIFFERS', { message: 'the marker file of the directory cannot be read', cause })
   }
-  const { format, engine, restoring } = marker as Partial<Record<keyof Marker, unknown>>
+  const { format, engine, restoring, store } = marker as Partial<Record<keyof Marker, unknown>>
   if (typeof format !== 'number' || format < 1)
     throw new KvError('ENGINE_DIFFERS', { message: 'the marker file of the directory names no format' })
   if (format > formatVersion) newer(`directory format ${format}`)
   if (engine !== 'rocksdb' && engine !== 'portable')
     throw new KvError('ENGINE_DIFFERS', { message: `the marker file of the directory names an unknown engine: ${String(engine)}` })
-  return restoring === true ? { format, engine, restoring } : { format, engine }
+  if (store !== undefined && store !== 'storage')
+    throw new KvError('ENGINE_DIFFERS', {
+      message: `the marker file of the directory is for '${String(store)}', which this release does not know`,
+    })
+  return { format, engine, ...(restoring === true ? { restoring } : {}), ...(store === undefined ? {} : { store }) }
 }

@@ -9,7 +9,17 @@ import { closeSync, fdatasync, fstatSync, openSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { KvError } from '../kv/errors.ts'
 import { needSpace, syncDirectory } from './directory.ts'
-import { cursorBytesMax, messageOf, writeFault, type Change, type Cursor, type Durability, type Engine } from './engine.ts'
+import {
+  cursorBytesMax,
+  messageOf,
+  readFault,
+  writeFault,
+  type Change,
+  type Cursor,
+  type Durability,
+  type Engine,
+  type Row,
+} from './engine.ts'
 import { cursorOver, readEach, type LevelIterator } from './level-reads.ts'
 
 /** What we use of the package, which has no types. Names with an underscore are its faster calls without checks of arguments. */
@@ -21,7 +31,12 @@ interface RocksDb {
   close(): Promise<void>
   batch(): RocksBatch
   _getManySync(keys: readonly Uint8Array[], options: object): (Buffer | undefined)[]
-  iterator(options: object): LevelIterator
+  iterator(options: object): RocksIterator
+}
+interface RocksIterator extends LevelIterator {
+  /** Keys and values in turn. */
+  _nextvSync(count: number, options: object): { readonly rows: readonly Uint8Array[] }
+  _closeSync(): void
 }
 interface RocksBatch {
   _put(key: Uint8Array, value: Uint8Array, options: object): void
@@ -115,6 +130,19 @@ class RocksEngine implements Engine {
   range(from: Uint8Array, to: Uint8Array): Cursor {
     const bounds = { gte: from, lt: to, keyEncoding: 'buffer', valueEncoding: 'buffer', highWaterMarkBytes: cursorBytesMax }
     return cursorOver(this.#present().iterator(bounds))
+  }
+
+  rows(from: Uint8Array, to: Uint8Array, count: number): readonly Row[] {
+    const bounds = { gte: from, lt: to, keyEncoding: 'buffer', valueEncoding: 'buffer', highWaterMarkBytes: cursorBytesMax }
+    const iterator = this.#present().iterator(bounds)
+    try {
+      const { rows } = iterator._nextvSync(count, none)
+      return Array.from({ length: rows.length >> 1 }, (_, index) => [rows[2 * index], rows[2 * index + 1]] as unknown as Row)
+    } catch (error) {
+      throw readFault(error)
+    } finally {
+      iterator._closeSync()
+    }
   }
 
   async reopen(): Promise<void> {

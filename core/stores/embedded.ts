@@ -114,6 +114,12 @@ async function markerFor(dir: string, wanted: 'auto' | 'rocksdb' | 'portable'): 
       hint: `say engine: '${marker.engine}', or move the data with snapshot and restore`,
     })
   }
+  if (marker.store !== undefined) {
+    throw new KvError('ENGINE_DIFFERS', {
+      message: `the directory ${dir} belongs to a storage server of a cluster`,
+      hint: 'give the embedded store a directory of its own',
+    })
+  }
   if (marker.restoring) {
     throw new KvError('SNAPSHOT_INVALID', { message: `a restore into ${dir} was cut off`, hint: 'empty the directory and restore again' })
   }
