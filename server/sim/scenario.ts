@@ -4,6 +4,7 @@
  */
 import { seededRandom, type Random } from '../../core/base/random.ts'
 import type { Answer } from '../register/work.ts'
+import { ChosenOracle } from './chosen.ts'
 import { faultKinds, Nemesis, type FaultKind } from './faults.ts'
 import { answerOf, Recorder, type Call, type HistoryVerb, type Shown } from './history.ts'
 import { Observer } from './observer.ts'
@@ -49,10 +50,14 @@ export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onl
   const draw = seededRandom(seed ^ 0x5bd1e995)
   const zones = options.zones ?? draw.pick([1, 3, 3, 3, 5, 5])
   const share = draw.pick([0, 0.1, 0.1, 0.25, 0.4])
-  const faults = options.faults ?? faultKinds.filter(() => draw.chance(share))
+  // Half of the histories are a fight for one key under a few faults that come all the time: what takes three things at once is seen there.
+  const isFight = draw.chance(0.5)
+  const few = Array.from({ length: 1 + draw.int(4) }, () => draw.pick(faultKinds))
+  const drawn = isFight ? few : faultKinds.filter(() => draw.chance(share))
+  const faults = options.faults ?? drawn
   const kinds = new Set(faults)
-  const keys = ['a', 'b', 'c'].slice(0, draw.pick([1, 1, 2, 3]))
-  const countingKey = draw.chance(0.25) ? 'n' : undefined
+  const keys = ['a', 'b', 'c'].slice(0, isFight ? 1 : draw.pick([1, 1, 2, 3]))
+  const countingKey = !isFight && draw.chance(0.4) ? 'n' : undefined
   if (countingKey !== undefined) keys.push(countingKey)
   const plainIds = draw.chance(0.3)
   const quiet = draw.chance(0.15) ? { from: activeMs / 2, until: activeMs / 2 + quietMs } : undefined
@@ -62,6 +67,7 @@ export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onl
   const carriesBytes = seed % 2 === 0
   const site = new Site(world, { ...siteKnobs(draw, world.random, zones, kinds, keys, plainIds), carriesBytes })
   new Observer(site)
+  new ChosenOracle(site)
   if (onlooker !== undefined)
     site.taps.add((from, to, message) => {
       onlooker(world.now, from, to, message)
@@ -71,7 +77,7 @@ export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onl
   const workload = new Workload(world, site, { ...workloadKnobs(draw, keys, plainIds), countingKey, quiet, endsAt }, recorder)
   const nemesis = new Nemesis(world, site, {
     kinds,
-    gapMsMax: draw.pick([50, 150, 400]),
+    gapMsMax: isFight ? 50 : draw.pick([50, 150, 400]),
     lengthMsMax: draw.pick([20, 120, 500]),
     quiet: draw.chance(0.5) ? quiet : undefined,
     endsAt,
