@@ -5,13 +5,13 @@ import { describe, expect, test } from 'vitest'
 import { epochMs } from '../base/types.ts'
 import type { Version } from '../kv/kv.ts'
 import { noCompletions, type KeyRecord } from '../record/record.ts'
-import { ClusterCodec, ClusterDecoder, clusterVersions, frameBytesMax, negotiate, WireError, type ClusterMessage } from './cluster-codec.ts'
+import { ClusterCodec, clusterVersions, frameBytesMax, negotiate, WireError, type ClusterMessage } from './cluster-codec.ts'
 import { Kind } from './cluster-message.ts'
 
 const seed = Number(process.env.HAPAX_SEED ?? 1)
 const codec = new ClusterCodec()
 const decode = (...chunks: Uint8Array[]): ClusterMessage[] => {
-  const decoder = new ClusterDecoder()
+  const decoder = codec.decoder()
   const messages: ClusterMessage[] = []
   for (const chunk of chunks) decoder.push(chunk, (message) => messages.push(message))
   return messages
@@ -143,7 +143,7 @@ test('a stream may be cut anywhere, also at each byte, and what is held is only 
     }),
     { seed, numRuns: 60 },
   )
-  const decoder = new ClusterDecoder()
+  const decoder = codec.decoder()
   const frame = codec.encode({ type: 'stored', id: 1, shard: 2, number: 3 })
   decoder.push(Buffer.concat([frame, frame.subarray(0, 5)]), () => undefined)
   expect(decoder.heldBytes).toBe(5)
@@ -227,7 +227,7 @@ describe('what is no message', () => {
   })
 
   test('a size is refused as soon as its head is there, and nothing is taken for it', () => {
-    const decoder = new ClusterDecoder()
+    const decoder = codec.decoder()
     const head = changed((frame) => frame.writeUInt32BE(0xffff_ffff, 4)).subarray(0, 8)
     for (const byte of head.subarray(0, 7)) decoder.push(new Uint8Array([byte]), () => undefined)
     expect(() => decoder.push(head.subarray(7), () => undefined)).toThrow(WireError)

@@ -7,6 +7,7 @@
  *   [ 'H' 'X', 2 ][ version, 1 ][ kind, 1 ][ size of all, 4 ][ fields ]
  */
 import { Kind, kindOf, readBody, writeBody, type ClusterMessage } from './cluster-message.ts'
+import { FrameStream, type FrameFormat } from './frame-stream.ts'
 import { WireError, WireReader, WireWriter } from './wire-bytes.ts'
 
 export { WireError } from './wire-bytes.ts'
@@ -53,8 +54,8 @@ export class ClusterCodec {
     }
   }
 
-  decoder(): ClusterDecoder {
-    return new ClusterDecoder()
+  decoder(): FrameStream<ClusterMessage> {
+    return new FrameStream(format)
   }
 
   numberOf(): undefined {
@@ -62,66 +63,16 @@ export class ClusterCodec {
   }
 }
 
-/** Pieces of one message that are kept as they came. */
-const piecesMax = 1_024
+const format: FrameFormat<ClusterMessage> = { headBytes, sizeOf, read: readFrame }
 
-export class ClusterDecoder {
-  #held: Buffer[] = []
-  #heldBytes = 0
-  /** Of the message that has begun; 0: its head is not whole. */
-  #size = 0
-
-  get heldBytes(): number {
-    return this.#heldBytes
-  }
-
-  /** Takes the next bytes of a stream, and gives each message that is whole. Values are parts of these bytes. @throws WireError */
-  push(chunk: Uint8Array, each: (message: ClusterMessage) => void): void {
-    let bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
-    if (this.#heldBytes > 0) {
-      this.#hold(bytes)
-      if (this.#size === 0 && this.#heldBytes >= headBytes) this.#size = sizeOf(this.#join())
-      if (this.#size === 0 || this.#heldBytes < this.#size) return
-      bytes = this.#join()
-      this.#held = []
-      this.#heldBytes = 0
-    }
-    this.#size = 0
-    let at = 0
-    while (bytes.length - at >= headBytes) {
-      const size = sizeOf(bytes.subarray(at))
-      if (bytes.length - at < size) {
-        this.#size = size
-        break
-      }
-      each(decodeFrame(bytes, at, at + size))
-      at += size
-    }
-    if (at < bytes.length) this.#hold(bytes.subarray(at))
-  }
-
-  #hold(bytes: Buffer): void {
-    this.#held.push(bytes)
-    this.#heldBytes += bytes.length
-    // A stream of single bytes must not cost an object each.
-    if (this.#held.length > piecesMax) this.#join()
-  }
-
-  /** What is held, in one piece. */
-  #join(): Buffer {
-    if (this.#held.length > 1) this.#held = [Buffer.concat(this.#held, this.#heldBytes)]
-    return this.#held[0] as Buffer
-  }
-}
-
-function sizeOf(head: Buffer): number {
-  if (head.readUInt16BE(0) !== magic) throw new WireError('this is no message of ours')
-  const size = head.readUInt32BE(4)
+function sizeOf(bytes: Buffer, start: number): number {
+  if (bytes.readUInt16BE(start) !== magic) throw new WireError('this is no message of ours')
+  const size = bytes.readUInt32BE(start + 4)
   if (size < headBytes || size > frameBytesMax) throw new WireError(`a message cannot have ${size} bytes`)
   return size
 }
 
-function decodeFrame(bytes: Buffer, start: number, end: number): ClusterMessage {
+function readFrame(bytes: Buffer, start: number, end: number): ClusterMessage {
   const version = bytes[start + 2] as number
   const kind = bytes[start + 3] as number
   // A greeting is read in every version: it is how a version is found.

@@ -14,8 +14,8 @@ import { errors, type KvErrorCode } from '../kv/errors.ts'
 import type { ExpiryChange } from '../kv/expiry.ts'
 import type { RequestId, Version } from '../kv/kv.ts'
 
-/** The last of the tags that a descriptor of JunoDB can name. */
-export const ownFieldTag = 0x1f
+/** Near the end of what a descriptor of JunoDB can name, where PayPal is least likely to come. */
+export const ownFieldTag = 0x1e
 /** Bytes of the content. A field says its own length in one byte and is padded to four. */
 export const ownFieldBytesMax = 251
 
