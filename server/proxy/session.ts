@@ -8,7 +8,7 @@ import type { EpochMs } from '../../core/base/types.ts'
 import type { KvErrorCode } from '../../core/kv/errors.ts'
 import type { ExpiryChange } from '../../core/kv/expiry.ts'
 import type { RequestId, Version } from '../../core/kv/kv.ts'
-import { completionRules, type Operation, type Outcome, type Request } from '../../core/record/operation.ts'
+import { completionRules, type Operation, type Outcome, type RecordContext, type Request } from '../../core/record/operation.ts'
 import type { Verb } from '../../core/record/record.ts'
 import type { Answer, Instant, Work } from '../register/work.ts'
 import { clockBoundMs } from './clock.ts'
@@ -26,6 +26,8 @@ export interface ClientRequest {
   /** Of these and of touch, which is a get that extends a life. */
   readonly expiry?: ExpiryChange
   readonly ifVersion?: Version | undefined
+  /** Of an update by a client that knows no `Version`. */
+  readonly ifContext?: RecordContext | undefined
   /** As the client named it; undefined: it did not. */
   readonly requestId?: RequestId | undefined
   /** How long the client waits for this sending, in milliseconds. */
@@ -52,12 +54,12 @@ export function workOf(request: ClientRequest, now: Instant, { plainIdsRepeat = 
   }
 }
 
-function operationOf(verb: Verb, { requestId, value, expiry, ifVersion }: ClientRequest, plainIdsRepeat: boolean): Operation {
+function operationOf(verb: Verb, { requestId, value, expiry, ifVersion, ifContext }: ClientRequest, plainIdsRepeat: boolean): Operation {
   const request = requestOf(verb, requestId, plainIdsRepeat)
   if (verb === 'destroy') return { verb, request, ifVersion }
   if (verb === 'touch') return { verb, request, expiry: expiry as ExpiryChange }
   const content = { request, value: value as Uint8Array, expiry: expiry as ExpiryChange }
-  return verb === 'create' ? { verb, ...content } : { verb, ...content, ifVersion }
+  return verb === 'create' ? { verb, ...content } : { verb, ...content, ifVersion, ifContext }
 }
 
 /** `remember` false: the proxy gives it a name of its own (names.ts). */

@@ -62,6 +62,7 @@ type Step = 'asking' | 'raising' | 'registered'
 
 export class Boot {
   readonly #server: string
+  readonly #address: string | undefined
   readonly #zone: number
   readonly #zones: number
   readonly #machine: Machine
@@ -79,6 +80,7 @@ export class Boot {
 
   constructor(
     server: string,
+    address: string | undefined,
     zone: number,
     zones: number,
     machine: Machine,
@@ -88,6 +90,7 @@ export class Boot {
     now: Instant,
   ) {
     this.#server = server
+    this.#address = address
     this.#zone = zone
     this.#zones = zones
     this.#machine = machine
@@ -181,7 +184,7 @@ export class Boot {
     if (this.#replicas.shards.length > 0) this.#ports.distrust('foreign', answer.rows)
     const { directory, confirmed } = identity
     const { ceiling } = this.#replicas.store
-    const server: ServerRow = { server: this.#server, zone: this.#zone, directory, incarnation: confirmed, ceiling }
+    const server: ServerRow = { server: this.#server, zone: this.#zone, directory, incarnation: confirmed, ceiling, address: this.#address }
     this.#replicas.journal.afterAll(() => this.#ports.askMap({ type: 'map-join', id: this.#ports.nextId(), server }))
   }
 
@@ -199,7 +202,7 @@ export class Boot {
     this.#id = id
     this.#replicas.journal.afterAll(() => {
       this.#write = 'sent'
-      const server: ServerRow = { server: this.#server, zone: this.#zone, directory, incarnation: next, ceiling }
+      const server: ServerRow = { server: this.#server, zone: this.#zone, directory, incarnation: next, ceiling, address: this.#address }
       this.#ports.askMap({ type: 'map-raise', id, from, server })
     })
   }

@@ -30,6 +30,8 @@ export interface HostPorts {
 
 export interface HostOptions {
   readonly server: string
+  /** Where the others reach it. Absent in a simulation. */
+  readonly address?: string | undefined
   readonly zone: number
   /** 1, 3 or 5. */
   readonly zones: number
@@ -62,7 +64,20 @@ export class Host {
   #pollMono = -Infinity
   #ceilingMono: number
 
-  constructor({ server, zone, zones, machine, ports, store, shards, now, times = storageTimes, promisesMax, waitingMax }: HostOptions) {
+  constructor({
+    server,
+    address,
+    zone,
+    zones,
+    machine,
+    ports,
+    store,
+    shards,
+    now,
+    times = storageTimes,
+    promisesMax,
+    waitingMax,
+  }: HostOptions) {
     this.#server = server
     this.#zone = zone
     this.#ports = ports
@@ -102,7 +117,7 @@ export class Host {
       open: () => this.#roles.open(),
       alarm: (what: string) => ports.alarm(what, -1, ''),
     }
-    this.#boot = new Boot(server, zone, zones, machine, this.#replicas, times, bootPorts, now)
+    this.#boot = new Boot(server, address, zone, zones, machine, this.#replicas, times, bootPorts, now)
   }
 
   /** A proxy's message. What it makes durable is written at the end of the turn. */
