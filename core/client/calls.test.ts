@@ -124,6 +124,7 @@ describe('a write', () => {
     ['UNKNOWN_OUTCOME', 'UNKNOWN_OUTCOME'],
     ['UNAVAILABLE', 'UNAVAILABLE'],
     ['BUSY', 'BUSY'],
+    ['CONTENTION', 'DEADLINE_EXCEEDED'],
   ])('that only meets %s ends with %s by its deadline', async (met, expected) => {
     const { calls, sent, ticker } = scripted(met)
     expect(await codeOf(calls.write('a', create(), { signal: undefined, deadlineMs: 900 as Millis }))).toBe(expected)

@@ -207,6 +207,8 @@ const expiryIn = (operation: KvOperation): Partial<OwnRequest> => ({
 /** What the caller gets when no sending brought a result. */
 function ended(fault: KvError, mayBeApplied: boolean, isWrite: boolean): KvError {
   if (mayBeApplied) return fault.code === 'UNKNOWN_OUTCOME' ? fault : new KvError('UNKNOWN_OUTCOME', { cause: fault })
+  // The proxy gave up at the end of our deadline, not of its own.
+  if (fault.code === 'CONTENTION') return new KvError('DEADLINE_EXCEEDED', { cause: fault })
   // Of a get nothing is unknown but the answer.
   if (fault.code === 'UNKNOWN_OUTCOME' && !isWrite) return new KvError('DEADLINE_EXCEEDED', { cause: fault })
   return fault

@@ -30,6 +30,8 @@ export interface ConnectOptions {
 }
 
 const pingTimeoutMs = 2_000
+/** Of one connection: three of the largest values. */
+const queueBytesMax = 16_777_216
 
 /**
  * Connects to a cluster. Without a URL it is the environment's HAPAX_URL.
@@ -71,6 +73,7 @@ class Client {
       random: chance,
       ping: { ...requestOf(Opcode.nop), isRequest: true },
       pingTimeoutMs,
+      queueBytesMax,
       drainMs: 5_000,
     })
     this.#calls = new Calls({
