@@ -49,10 +49,11 @@ export type Onlooker = (now: number, from: string, to: string, message: Carried)
 export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onlooker): Played {
   const draw = seededRandom(seed ^ 0x5bd1e995)
   const zones = options.zones ?? draw.pick([1, 3, 3, 3, 5, 5])
-  const share = draw.pick([0, 0.1, 0.1, 0.25, 0.4])
+  const share = draw.pick([0.03, 0.1, 0.1, 0.25, 0.4])
   // Half of the histories are a fight for one key under a few faults that come all the time: what takes three things at once is seen there.
   const isFight = draw.chance(0.5)
   const few = Array.from({ length: 1 + draw.int(4) }, () => draw.pick(faultKinds))
+  if (draw.chance(0.6)) few.push('late')
   const drawn = isFight ? few : faultKinds.filter(() => draw.chance(share))
   const faults = options.faults ?? drawn
   const kinds = new Set(faults)
@@ -139,7 +140,8 @@ function siteKnobs(
       loss: kinds.has('loss') ? draw.pick([0.005, 0.02, 0.1]) : 0,
       duplication: kinds.has('duplication') ? draw.pick([0.01, 0.1]) : 0,
       late: kinds.has('late') ? draw.pick([0.01, 0.1]) : 0,
-      lateMs: draw.pick([20, 200, 2_000, 6_000]),
+      // As long as a round, as an attempt, as a retry window, and longer than anybody waits.
+      lateMs: draw.pick([20, 60, 200, 2_000, 6_000]),
     },
     syncMs: [0.1, kinds.has('slow-sync') ? draw.pick([10, 50, 150]) : 1],
     promisesMax: draw.pick([1, 2, 16, 1_000]),
