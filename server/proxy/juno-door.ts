@@ -38,7 +38,9 @@ export function readRequest(message: JunoMessage, now: EpochMs): Reading {
   if (isBad === true || !isRequest) return refuse(Status.badMessage)
   if (opcode === Opcode.nop) return { type: 'nop', wantsLimits: meta.own !== undefined }
   const verb = verbs[opcode]
-  if (opcode >= opcodeEnd || verb === undefined) return refuse(Status.notSupported)
+  // Such a message comes back with all that it had.
+  if (opcode >= opcodeEnd || verb === undefined)
+    return { type: 'answer', answer: { ...message, isRequest: false, status: Status.notSupported } }
   if (meta.own === undefined) {
     // Replication between sites comes from proxies, on a port of their own.
     if ((message.flags & replicationFlag) !== 0) return refuse(Status.serviceDenied)
@@ -134,6 +136,15 @@ export function answerMessage(
   const isShown = status === Status.ok || status === Status.versionConflict
   const tellsValue = verb === 'get' || verb === 'touch' || status === Status.versionConflict
   const head = { ...headOf(message, status), namespace: message.namespace, key: message.key, hasPayload: true }
+  // JunoDB tells of no life that was ended: version 1, and who ended it.
+  if (verb === 'destroy' && status === Status.ok) {
+    const expiresAtS = entry?.expiresAt === undefined ? undefined : Math.ceil(entry.expiresAt / 1_000)
+    return {
+      ...head,
+      meta: { handlingMs: handled(handlingMs), requestId, originator: requestId, version: 1, expiresAtS },
+      payload: undefined,
+    }
+  }
   if (!isShown || entry === undefined) return { ...head, meta: { requestId }, payload: undefined }
   const [number = '0', stamp = '0'] = entry.version.split('.')
   const lastModifiedAt = Number.parseInt(stamp, 36)
@@ -146,7 +157,7 @@ export function answerMessage(
       : { ttlS: Math.max(1, Math.ceil((entry.expiresAt - answer.now) / 1_000)), expiresAtS: Math.ceil(entry.expiresAt / 1_000) }),
     ...(status === Status.ok
       ? {
-          handlingMs: Math.max(1, Math.round(handlingMs)),
+          handlingMs: handled(handlingMs),
           originator: originatorOf(lastModifiedAt),
           lastModifiedNs: BigInt(lastModifiedAt) * 1_000_000n,
         }
@@ -154,6 +165,9 @@ export function answerMessage(
   }
   return { ...head, meta, payload: tellsValue ? payload : undefined }
 }
+
+/** Zero would be no field. */
+const handled = (ms: number): number => Math.max(1, Math.round(ms))
 
 /** What an answer shows of the key. */
 export function entryOf(answer: Answer): Entry | undefined {
