@@ -152,6 +152,11 @@ export class StorageServer implements AsyncDisposable {
     return { listener: this.#listener.stats, disk: this.#options.disk.stats, droppedMessages: this.#links.dropped }
   }
 
+  /** Whether it answers proxies for a shard. */
+  isServing(shard: number): boolean {
+    return this.#host.isServing(shard)
+  }
+
   /** Begins a planned move of a shard to another server of this zone. @returns false when it is not served here, or moves already */
   handOver(shard: number, to: string): boolean {
     let began = false

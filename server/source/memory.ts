@@ -19,6 +19,10 @@ export class MemorySource implements Source {
     this.#memory = new MemoryMap(zones, shards)
   }
 
+  get map(): ShardMap {
+    return this.#memory.map
+  }
+
   async ask(request: MapRequest): Promise<MapAnswer> {
     const before = this.#memory.map
     const answer = this.#memory.step(request)

@@ -170,6 +170,11 @@ export class Host {
     this.#roles.learnRow(row)
   }
 
+  /** Whether proxies are answered for a shard. */
+  isServing(shard: number): boolean {
+    return this.#replicas.of(shard)?.acceptor !== undefined
+  }
+
   /** Begins a planned move of a shard to another server of this zone. @returns false when it is not served here, or moves already */
   handOver(shard: number, to: string, now: Instant): boolean {
     return this.#roles.handOver(shard, to, now)

@@ -1,52 +1,98 @@
 /** A cluster in this process, over real sockets, for tests. */
 import { seededRandom } from '../../../core/base/random.ts'
-import { addressText } from '../../../core/net/address.ts'
+import { addressText, parseAddress, type Address } from '../../../core/net/address.ts'
+import type { Credentials } from '../../../core/net/tls.ts'
+import type { RegisterEvent } from '../../register/work.ts'
+import type { StorageEvent } from '../../storage/marks.ts'
+import type { Policy } from '../../proxy/policy.ts'
 import { MemorySource } from '../../source/memory.ts'
 import { ProxyServer } from '../proxy-server.ts'
+import type { Sealer } from '../sealer.ts'
 import { openStorageDisk } from '../storage-disk.ts'
 import { StorageServer } from '../storage-server.ts'
-import type { Policy } from '../../proxy/policy.ts'
 
 export interface TestClusterOptions {
   readonly zones?: number
   readonly proxies?: number
   readonly shards?: number
   readonly policy?: Policy
+  readonly sealer?: Sealer
+  /** The directory of a storage server; none: in memory. */
+  readonly dirOf?: (name: string) => string
+  /** Default: plain. */
+  readonly credentialsOf?: (role: 'proxy' | 'storage', name: string) => Promise<Credentials>
 }
 
 export interface TestCluster {
   readonly url: string
-  readonly storage: StorageServer[]
-  readonly proxies: ProxyServer[]
   readonly source: MemorySource
+  readonly storage: Map<string, StorageServer>
+  readonly proxies: ProxyServer[]
+  readonly events: Map<string, number>
+  readonly failures: unknown[]
+  /** Ends a storage server at once; what was not told as durable may be gone. */
+  stop(name: string): Promise<void>
+  start(name: string): Promise<StorageServer>
   close(): Promise<void>
 }
 
-const local = { host: '127.0.0.1', port: 0 }
-
-export async function startCluster({ zones = 3, proxies: proxyCount = 1, shards = 8, policy }: TestClusterOptions = {}): Promise<TestCluster> {
+export async function startCluster(options: TestClusterOptions = {}): Promise<TestCluster> {
+  const { zones = 3, proxies: proxyCount = 1, shards = 8, policy, sealer, dirOf, credentialsOf } = options
   const source = new MemorySource(zones, shards)
-  const onFailure = (error: unknown): void => {
-    throw error
-  }
-  const common = { cluster: 'test', zones, security: 'plain', source, listen: local, onFailure } as const
-  const storage: StorageServer[] = []
-  for (let zone = 0; zone < zones; zone++) {
-    const disk = await openStorageDisk({ dir: undefined, durability: 'os' })
-    storage.push(await StorageServer.open({ ...common, name: `s${zone}`, zone, disk, durability: 'fsync', random: seededRandom(zone + 1) }))
-  }
+  const storage = new Map<string, StorageServer>()
   const proxies: ProxyServer[] = []
-  for (let index = 0; index < proxyCount; index++)
-    proxies.push(await ProxyServer.open({ ...common, name: `p${index}`, shards, random: seededRandom(100 + index), ...(policy === undefined ? {} : { policy }) }))
+  const events = new Map<string, number>()
+  const failures: unknown[] = []
+  const addresses = new Map<string, Address>()
+  const onFailure = (error: unknown): void => void failures.push(error)
+  const onEvent = (event: RegisterEvent | StorageEvent | 'unread-dropped'): void => void events.set(event, (events.get(event) ?? 0) + 1)
+  const common = { cluster: 'test', zones, source, onFailure, onEvent } as const
+  const securityOf = async (role: 'proxy' | 'storage', name: string) => (credentialsOf === undefined ? 'plain' : await credentialsOf(role, name))
+
+  /** A server that comes again listens where it was. */
+  const start = async (name: string): Promise<StorageServer> => {
+    const zone = Number(name.slice(1))
+    const disk = await openStorageDisk({ dir: dirOf?.(name), durability: 'os' })
+    const listen = addresses.get(name) ?? { host: '127.0.0.1', port: 0 }
+    const security = await securityOf('storage', name)
+    const server = await StorageServer.open({ ...common, name, zone, listen, security, disk, durability: 'fsync', random: seededRandom(zone + 1) })
+    addresses.set(name, server.address)
+    storage.set(name, server)
+    return server
+  }
+  for (let zone = 0; zone < zones; zone++) await start(`s${zone}`)
+  for (let index = 0; index < proxyCount; index++) {
+    const name = `p${index}`
+    const security = await securityOf('proxy', name)
+    const more = { ...(policy === undefined ? {} : { policy }), ...(sealer === undefined ? {} : { sealer }) }
+    proxies.push(
+      await ProxyServer.open({
+        ...common,
+        ...more,
+        name,
+        shards,
+        listen: parseAddress('127.0.0.1:0'),
+        security,
+        random: seededRandom(100 + index),
+      }),
+    )
+  }
   const url = `hapax://${proxies.map(({ address }) => addressText(address)).join(',')}/test`
   return {
     url,
+    source,
     storage,
     proxies,
-    source,
+    events,
+    failures,
+    start,
+    async stop(name) {
+      await storage.get(name)?.close(0)
+      storage.delete(name)
+    },
     async close() {
       await Promise.all(proxies.map((proxy) => proxy.close(100)))
-      await Promise.all(storage.map((server) => server.close(100)))
+      await Promise.all([...storage.values()].map((server) => server.close(100)))
       await source.close()
     },
   }
