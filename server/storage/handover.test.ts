@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { movedTo, nextEpoch } from '../cluster/map.ts'
+import { movedTo, nextEpoch, recoveredBy } from '../cluster/map.ts'
 import { ballot, record, Stand } from './testdata/stand.ts'
 
 /** Three zones, and a second server in zone 0. */
@@ -313,6 +313,28 @@ describe('a planned move within a zone', () => {
     stand.run(300)
     expect(stand.state('s0')).toBe('handed')
     expect(stand.state('t0')).toBe('serving')
+  })
+
+  it('B keeps what it has when a loss is accepted before it hears that the shard is its own (D5, V11)', () => {
+    const stand = standWithSpare(1)
+    stand.accept('s0', ballot(5), record('five'))
+    stand.holds = ({ message }) => message.type === 'stored'
+    move(stand)
+    for (let step = 0; step < 30 && stand.state('t0') !== 'received'; step++) {
+      stand.run(10)
+      const [last] = stand.held.slice(-1)
+      if (last !== undefined && stand.state('t0') !== 'received') {
+        stand.release()
+        stand.holds = ({ message }) => message.type === 'stored' && stand.state('t0') === 'received'
+      }
+    }
+    expect(stand.state('t0')).toBe('received')
+    stand.crash('t0')
+    stand.map.step({ type: 'map-swap', id: 1, row: movedTo(row(stand), 0, 't0') })
+    stand.map.step({ type: 'map-swap', id: 2, row: recoveredBy(row(stand), [0]) })
+    stand.start('t0')
+    stand.run(300)
+    expect(stand.shows('t0')).toBe('five')
   })
 
   it('B begins as a learner when A is lost before the tail is complete', () => {

@@ -44,5 +44,5 @@ export function verdictOf(marks: ShardMarks | undefined, row: ShardRow, zone: nu
 /** It does not own the shard yet. */
 const waits = ({ state }: ShardMarks): boolean => state === 'receiving' || state === 'received'
 
-/** What is here was accepted, or copied, as a replica of the shard. */
-const hasOwn = ({ state }: ShardMarks): boolean => state === 'serving' || state === 'frozen' || state === 'learning'
+/** What is here was accepted, or copied, as a replica of the shard; or it is all that the one before had, and the move was made. */
+const hasOwn = ({ state }: ShardMarks): boolean => state === 'serving' || state === 'frozen' || state === 'learning' || state === 'received'

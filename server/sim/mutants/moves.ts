@@ -113,6 +113,15 @@ export const movesMutants: readonly Mutant[] = [
     isRare: true,
   },
   {
+    name: 'moves-recovery-forgets-received',
+    what: 'an accepted loss takes what a receiver has, which no loss was',
+    file: 'server/storage/ownership.ts',
+    killedBy: 'server/storage/handover.test.ts',
+    find: " || state === 'learning' || state === 'received'",
+    replace: " || state === 'learning'",
+    isRare: true,
+  },
+  {
     name: 'moves-recovery-keeps-damage',
     what: 'in a recovery a zone keeps its damage although another one can read the key',
     file: 'server/storage/learner.ts',
