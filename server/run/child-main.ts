@@ -1,0 +1,4 @@
+/** The file that a child process runs. */
+import { runChild } from './child.ts'
+
+runChild()
