@@ -163,10 +163,21 @@ test('a get that had no answer is repeated, and ends with DEADLINE_EXCEEDED: not
 })
 
 test('a cluster that answers nobody gets a tenth more load, not a multiple', async () => {
-  const { calls, sent } = scripted({ told: 'BUSY' })
-  for (let call = 0; call < 1_000; call++) await codeOf(calls.read('a', { signal: undefined, deadlineMs: 100 as Millis }))
-  expect(sent.length).toBeLessThanOrEqual(1_000 + 100 + 100)
+  const { calls, sent, ticker } = scripted({ told: 'BUSY' })
+  const ends = await Promise.all(
+    Array.from({ length: 1_000 }, () => codeOf(calls.read('a', { signal: undefined, deadlineMs: 1_000 as Millis }))),
+  )
+  expect(new Set(ends)).toEqual(new Set(['BUSY']))
+  expect(ticker.now()).toBeLessThanOrEqual(1_000)
+  expect(sent.length).toBeLessThanOrEqual(1_000 + 100 + 50)
   expect(sent.length).toBeGreaterThan(1_100)
+})
+
+test('who may not repeat yet waits for it, and does not fail before the deadline', async () => {
+  const { calls, sent } = scripted(...Array.from({ length: 150 }, () => 'UNAVAILABLE' as const), 'ok')
+  const ends = await Promise.all(Array.from({ length: 100 }, () => codeOf(calls.read('a', patient))))
+  expect(new Set(ends)).toEqual(new Set(['none']))
+  expect(sent.length).toBe(250)
 })
 
 test('more calls than it may have under way are refused at once', async () => {

@@ -50,11 +50,12 @@ const retryWindowMs = 10_000
 const pauseMs = 4
 const pauseMsMax = 250
 /**
- * Sendings beyond the first, in all: a call adds a tenth of one, up to a hundred. A cluster that answers nobody gets a tenth more load, not
- * a multiple (as in gRPC's retry throttling, gRFC A6).
+ * Sendings beyond the first, in all: a call adds a tenth of one and a second adds 50, up to a hundred. A cluster that answers nobody gets a
+ * tenth more load, not a multiple (as in gRPC's retry throttling, gRFC A6); who may not repeat yet waits for it, as long as the deadline allows.
  */
 const repeatsMax = 100
 const repeatShare = 0.1
+const repeatsPerMs = 0.05
 
 /** Nothing happened, and another try may do better. */
 const isPassing = (code: KvErrorCode): boolean =>
@@ -69,6 +70,7 @@ export class Calls {
   #sequence = 0
   #running = 0
   #repeats = repeatsMax
+  #repeatsAt = 0
   /** The latest that the store's clock is known to have been, and when that was. */
   #heard: { readonly now: EpochMs; readonly mono: number } | undefined
   #isClosing = false
@@ -132,7 +134,7 @@ export class Calls {
     if (this.#isClosing) throw new KvError('CLOSED')
     if (this.#running >= this.#callsMax) throw new KvError('BUSY', { message: 'the client has as many calls under way as it may' })
     this.#running++
-    this.#repeats = Math.min(repeatsMax, this.#repeats + repeatShare)
+    this.#earn(repeatShare)
     try {
       return await act()
     } finally {
@@ -161,6 +163,7 @@ export class Calls {
     const endsAt = startedAt + Math.min(deadlineMs ?? this.#options.deadlineMs ?? deadlineMsDefault, isWrite ? retryWindowMs : Infinity)
     const sentAt = isWrite ? this.storeTime : undefined
     let mayBeApplied = false
+    const isAborted = (): boolean => signal?.aborted === true
     for (let attempt = 1; ; attempt++) {
       const timeoutMs = Math.min(endsAt - ticker.now(), sendingMsMax)
       let fault: KvError
@@ -176,14 +179,26 @@ export class Calls {
       }
       const isUnknown = fault.code === 'UNKNOWN_OUTCOME'
       mayBeApplied ||= isUnknown && isWrite
-      const mayRepeat = (isUnknown || isPassing(fault.code)) && fault.retry !== 'never' && signal?.aborted !== true
+      const mayRepeat = (isUnknown || isPassing(fault.code)) && fault.retry !== 'never' && !isAborted()
       const restMs = endsAt - ticker.now()
       const waitMs =
         isUnknown && attempt === 1 ? 0 : Math.min(pauseMs * 2 ** Math.min(attempt, 10), pauseMsMax) * (0.5 + this.#options.random() / 2)
-      if (!mayRepeat || restMs <= waitMs || this.#repeats < 1) throw ended(fault, mayBeApplied, isWrite)
-      this.#repeats--
+      if (!mayRepeat || restMs <= waitMs) throw ended(fault, mayBeApplied, isWrite)
       if (waitMs > 0) await this.#pause(waitMs, signal)
+      while (this.#earn(0) < 1) {
+        if (endsAt - ticker.now() <= pauseMsMax || isAborted()) throw ended(fault, mayBeApplied, isWrite)
+        await this.#pause(pauseMsMax * (0.5 + this.#options.random() / 2), signal)
+      }
+      this.#repeats--
     }
+  }
+
+  /** @returns how often may be repeated now */
+  #earn(share: number): number {
+    const now = this.#options.ticker.now()
+    this.#repeats = Math.min(repeatsMax, this.#repeats + share + (now - this.#repeatsAt) * repeatsPerMs)
+    this.#repeatsAt = now
+    return this.#repeats
   }
 
   #pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
