@@ -33,6 +33,9 @@ export interface RolesPorts {
 /** What is about one shard, between storage servers. */
 type ShardMessage = Exclude<ServerMessage, { type: 'know' | 'known' }>
 
+/** Ticks in which every shard is swept once: with one each 10 ms, in less than a second. */
+const sweepTicks = 64
+
 export class Roles {
   readonly #server: string
   readonly #zone: number
@@ -46,6 +49,8 @@ export class Roles {
   readonly #expiries = new Map<number, Expiry>()
   /** Heard before this server knows whether it may go by them. */
   readonly #rows = new Map<number, ShardRow>()
+  /** The place of the shard that was swept last. */
+  #swept = -1
   #isOpen = false
 
   constructor(server: string, zone: number, zones: number, replicas: Replicas, times: StorageTimes, ports: RolesPorts) {
@@ -95,8 +100,16 @@ export class Roles {
     for (const giver of this.#givers.values()) giver.tick(now)
     for (const [shard, learner] of this.#learners) if (learner.isDone) this.#learners.delete(shard)
     for (const [shard, giver] of this.#givers) if (giver.isOver) this.#givers.delete(shard)
+    this.#sweep(now, trusted)
+  }
+
+  /** Looks for what is due. It asks the disk, so of many shards a few at a time: each has its turn about once in `sweepTicks`. */
+  #sweep(now: Instant, trusted: EpochMs | undefined): void {
     const { disk } = this.#ports
-    for (const shard of this.#replicas.shards) {
+    const { shards } = this.#replicas
+    for (let left = Math.ceil(shards.length / sweepTicks); left > 0; left--) {
+      this.#swept = (this.#swept + 1) % shards.length
+      const shard = shards[this.#swept] as number
       if (this.#replicas.of(shard)?.acceptor === undefined) continue
       this.#expiry(shard).tick(now, trusted, (after, until, keysMax) => disk.due(shard, until, after, keysMax))
     }
