@@ -170,40 +170,35 @@ function readMeta(bytes: Buffer, at: number, end: number): JunoMeta | undefined 
 
 /** @returns false for a field that is not as long as it has to be. One that is not known is skipped. */
 function take(meta: Writable<JunoMeta>, tag: number, bytes: Buffer, from: number, size: number, isVariable: boolean): boolean {
-  const number = (): number | undefined => (size === 4 ? bytes.readUInt32BE(from) || undefined : undefined)
-  const id = (): Uint8Array | undefined => (size === idBytes ? bytes.subarray(from, from + size) : undefined)
-  /** Its length stands before it. */
-  const text = (): Uint8Array | undefined => {
-    const length = bytes[from + 1] as number
-    return isVariable && size >= 2 && 2 + length <= size ? bytes.subarray(from + 2, from + 2 + length) : undefined
-  }
   switch (tag) {
     case Tag.ttl:
-      meta.ttlS = number()
+      meta.ttlS = numberAt(bytes, from, size)
       return size === 4
     case Tag.version:
-      meta.version = number()
+      meta.version = numberAt(bytes, from, size)
       return size === 4
     case Tag.createdAt:
-      meta.createdAtS = number()
+      meta.createdAtS = numberAt(bytes, from, size)
       return size === 4
     case Tag.expiresAt:
-      meta.expiresAtS = number()
+      meta.expiresAtS = numberAt(bytes, from, size)
       return size === 4
     case Tag.handling:
-      meta.handlingMs = number()
+      meta.handlingMs = numberAt(bytes, from, size)
       return size === 4
     case Tag.requestId:
-      return (meta.requestId = id()) !== undefined
+      if (size === idBytes) meta.requestId = bytes.subarray(from, from + size)
+      return size === idBytes
     case Tag.originator:
-      return (meta.originator = id()) !== undefined
+      if (size === idBytes) meta.originator = bytes.subarray(from, from + size)
+      return size === idBytes
     case Tag.lastModified:
       if (size === 8) meta.lastModifiedNs = bytes.readBigUInt64BE(from) || undefined
       return size === 8
     case Tag.correlationId:
-      return (meta.correlationId = text()) !== undefined
+      return isVariable && (meta.correlationId = textAt(bytes, from, size)) !== undefined
     case Tag.udfName:
-      return (meta.udfName = text()) !== undefined
+      return isVariable && (meta.udfName = textAt(bytes, from, size)) !== undefined
     case Tag.sourceInfo:
       if (isVariable) meta.sourceInfo = bytes.subarray(from + 1, from + size)
       return isVariable
@@ -213,6 +208,15 @@ function take(meta: Writable<JunoMeta>, tag: number, bytes: Buffer, from: number
     default:
       return true
   }
+}
+
+const numberAt = (bytes: Buffer, from: number, size: number): number | undefined =>
+  size === 4 ? bytes.readUInt32BE(from) || undefined : undefined
+
+/** Its length stands before it. */
+function textAt(bytes: Buffer, from: number, size: number): Uint8Array | undefined {
+  const length = bytes[from + 1] as number
+  return size >= 2 && 2 + length <= size ? bytes.subarray(from + 2, from + 2 + length) : undefined
 }
 
 /** The whole frame. Fields stand in the order of JunoDB's Go encoder, with meta and payload both, the meta first. */

@@ -195,12 +195,12 @@ class FieldWriter {
 
 /** Reads zeros past the end, and numbers beyond what is exact, and says so. */
 class FieldReader {
-  readonly #bytes: Uint8Array
+  readonly #bytes: Buffer
   #at = 0
   isBroken = false
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes
+    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
   u8(): number {
@@ -230,6 +230,6 @@ class FieldReader {
       return ''
     }
     this.#at += length
-    return String.fromCharCode(...this.#bytes.subarray(this.#at - length, this.#at))
+    return this.#bytes.toString('latin1', this.#at - length, this.#at)
   }
 }
