@@ -122,14 +122,20 @@ describe('a write', () => {
 
   test.each<[KvErrorCode, KvErrorCode]>([
     ['UNKNOWN_OUTCOME', 'UNKNOWN_OUTCOME'],
-    ['UNAVAILABLE', 'UNAVAILABLE'],
-    ['BUSY', 'BUSY'],
+    ['UNAVAILABLE', 'DEADLINE_EXCEEDED'],
+    ['BUSY', 'DEADLINE_EXCEEDED'],
     ['CONTENTION', 'DEADLINE_EXCEEDED'],
   ])('that only meets %s ends with %s by its deadline', async (met, expected) => {
     const { calls, sent, ticker } = scripted(met)
     expect(await codeOf(calls.write('a', create(), { signal: undefined, deadlineMs: 900 as Millis }))).toBe(expected)
     expect(ticker.now()).toBeLessThanOrEqual(900)
     expect(sent.length).toBeGreaterThan(3)
+  })
+
+  test('without a deadline of its own tells what was in the way', async () => {
+    const { calls, ticker } = scripted('UNAVAILABLE')
+    expect(await codeOf(calls.write('a', create(), patient))).toBe('UNAVAILABLE')
+    expect(ticker.now()).toBeGreaterThan(4_000)
   })
 
   test('that may have been applied once never ends with a code that says "nothing happened"', async () => {
@@ -167,7 +173,7 @@ test('a cluster that answers nobody gets a tenth more load, not a multiple', asy
   const ends = await Promise.all(
     Array.from({ length: 1_000 }, () => codeOf(calls.read('a', { signal: undefined, deadlineMs: 1_000 as Millis }))),
   )
-  expect(new Set(ends)).toEqual(new Set(['BUSY']))
+  expect(new Set(ends)).toEqual(new Set(['DEADLINE_EXCEEDED']))
   expect(ticker.now()).toBeLessThanOrEqual(1_000)
   expect(sent.length).toBeLessThanOrEqual(1_000 + 100 + 50)
   expect(sent.length).toBeGreaterThan(1_100)

@@ -183,10 +183,12 @@ export class Calls {
       const restMs = endsAt - ticker.now()
       const waitMs =
         isUnknown && attempt === 1 ? 0 : Math.min(pauseMs * 2 ** Math.min(attempt, 10), pauseMsMax) * (0.5 + this.#options.random() / 2)
-      if (!mayRepeat || restMs <= waitMs) throw ended(fault, mayBeApplied, isWrite)
+      const late = endsAt - startedAt !== deadlineMs ? fault : new KvError('DEADLINE_EXCEEDED', { cause: fault })
+      if (!mayRepeat) throw ended(fault, mayBeApplied, isWrite)
+      if (restMs <= waitMs) throw ended(late, mayBeApplied, isWrite)
       if (waitMs > 0) await this.#pause(waitMs, signal)
       while (this.#earn(0) < 1) {
-        if (endsAt - ticker.now() <= pauseMsMax || isAborted()) throw ended(fault, mayBeApplied, isWrite)
+        if (endsAt - ticker.now() <= pauseMsMax || isAborted()) throw ended(isAborted() ? fault : late, mayBeApplied, isWrite)
         await this.#pause(pauseMsMax * (0.5 + this.#options.random() / 2), signal)
       }
       this.#repeats--
@@ -219,11 +221,9 @@ const expiryIn = (operation: KvOperation): Partial<OwnRequest> => ({
   ...('ifVersion' in operation ? { ifVersion: operation.ifVersion } : {}),
 })
 
-/** What the caller gets when no sending brought a result. */
+/** What the caller gets when no sending brought a result. Of a deadline of his own he hears that it passed; of the client's, what was in the way. */
 function ended(fault: KvError, mayBeApplied: boolean, isWrite: boolean): KvError {
   if (mayBeApplied) return fault.code === 'UNKNOWN_OUTCOME' ? fault : new KvError('UNKNOWN_OUTCOME', { cause: fault })
-  // The proxy gave up at the end of our deadline, not of its own.
-  if (fault.code === 'CONTENTION') return new KvError('DEADLINE_EXCEEDED', { cause: fault })
   // Of a get nothing is unknown but the answer.
   if (fault.code === 'UNKNOWN_OUTCOME' && !isWrite) return new KvError('DEADLINE_EXCEEDED', { cause: fault })
   return fault

@@ -35,7 +35,8 @@ describe('npm run sim', { timeout: 60_000 }, () => {
       'sometimes',
       'mutants',
     ])
-    expect(report).toMatchObject({ seed: 1, zones: 3, histories: 30, violations: [], undecided: 0, mutants: [] })
+    expect(report).toMatchObject({ seed: 1, zones: 3, violations: [], undecided: 0, mutants: [] })
+    expect(report['histories']).toBeGreaterThanOrEqual(30) // and those that once failed
     expect(report['logHash']).toMatch(/^[0-9a-f]{12}$/)
     const again = join(folder, 'again.json')
     sim('--seed', '1', '--histories', '30', '--zones', '3', '--json', again)
