@@ -41,6 +41,7 @@ export const requirements = {
     apt: 'chromium',
   },
   redis: { env: 'HAPAX_REDIS_SERVER', names: ['redis-server'], apt: 'redis-server' },
+  etcd: { env: 'HAPAX_ETCD', names: ['etcd'], apt: 'etcd-server' },
 }
 
 /** What the ways need of the machine; tests pass another one. */
