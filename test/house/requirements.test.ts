@@ -181,7 +181,7 @@ describe.skipIf(process.platform === 'win32')('a program that is nowhere is miss
 
 test('every program of the table has an exact version of its npm package, or none, and a package of the system', () => {
   const npmOf = (of: object) => ('npm' in of ? of.npm : undefined)
-  expect(Object.keys(requirements)).toEqual(['chromium', 'redis'])
+  expect(Object.keys(requirements)).toEqual(['chromium', 'redis', 'etcd'])
   expect(npmOf(requirements.chromium ?? {})).toMatchObject({ version: expect.stringMatching(/^\d+\.\d+\.\d+$/) })
   for (const of of Object.values(requirements)) expect(of).toMatchObject({ env: expect.stringMatching(/^HAPAX_/), apt: expect.any(String) })
 })
