@@ -3,7 +3,8 @@
  * Pure. Invariant: sizes that cannot be are refused before anything is taken for them: JunoDB itself takes up to 4 GiB for a size below 12.
  */
 import { FrameStream, type FrameFormat } from './frame-stream.ts'
-import { junoHeadBytes, junoMagic, readJuno, writeJuno, type JunoMessage } from './juno-message.ts'
+import { junoHeadBytes, junoMagic, readJuno, type JunoMessage } from './juno-message.ts'
+import { writeJuno } from './juno-writer.ts'
 import { WireError } from './wire-bytes.ts'
 
 /** A value of 4 MiB with a key, its seal and all fields. */
@@ -29,7 +30,7 @@ export class JunoCodec {
   }
 
   encode(message: JunoMessage, number: number): Buffer {
-    return writeJuno(message.opaque === number ? message : { ...message, opaque: number })
+    return writeJuno(message, number)
   }
 
   decoder(): FrameStream<JunoMessage> {

@@ -15,7 +15,7 @@ export const junoHeadBytes = 16
 /** What clients send. Everything from 0x08 on is answered with `notSupported`. */
 export const Opcode = { nop: 0, create: 1, get: 2, update: 3, set: 4, destroy: 5, udfGet: 6, udfSet: 7 } as const
 export const opcodeEnd = 0x08
-/** What proxies of ours answer, and what clients must know. 26 is never sent: it calls a half-made write a success. */
+/** What an answer can say. Proxies of ours never say 26, which calls a half-made write a success; 15, 17 and 27 stay among JunoDB's servers. */
 export const Status = {
   ok: 0,
   badMessage: 1,
@@ -24,19 +24,30 @@ export const Status = {
   dupKey: 4,
   badParam: 7,
   recordLocked: 8,
+  noUncommitted: 10,
   noStorage: 12,
   busy: 14,
+  inserting: 15,
+  alreadyFulfilled: 17,
   versionConflict: 19,
+  storageError: 21,
+  storageFull: 22,
+  ttlExtendFailure: 23,
+  requestTimeout: 24,
   commitFailure: 25,
   inconsistent: 26,
+  markedDeleted: 27,
   notSupported: 28,
   internal: 255,
 } as const
 
+/** The first byte of a payload. What clients have encrypted or compressed comes back as it was stored. */
+export const PayloadType = { clear: 0, encryptedByClient: 1, encryptedByProxy: 2, compressed: 3 } as const
+
 /** A flag of nop: the connection may be idle for long. Of other opcodes: replication between sites. */
 export const replicationFlag = 1
 
-/** Fields of the meta component; absent and zero are the same thing. */
+/** Fields of the meta component; absent and zero, or empty, are the same thing. Numbers have 32 bits on the wire: a larger one is sent as the largest. */
 export interface JunoMeta {
   /** Seconds. */
   readonly ttlS?: number | undefined
@@ -52,7 +63,7 @@ export interface JunoMeta {
   /** Milliseconds. */
   readonly handlingMs?: number | undefined
   readonly correlationId?: Uint8Array | undefined
-  /** As on the wire: flag and length of the name, port, address, name. */
+  /** As on the wire: flag and length of the name, port, address, name, padding (juno-content.ts). */
   readonly sourceInfo?: Uint8Array | undefined
   readonly udfName?: Uint8Array | undefined
   /** Of clients of ours (own-field.ts). */
@@ -77,8 +88,8 @@ export interface JunoMessage {
   readonly isBad?: true | undefined
 }
 
-const empty = new Uint8Array(0)
-const Tag = {
+/** Names of fields in their descriptors. */
+export const Tag = {
   ttl: 1,
   version: 2,
   createdAt: 3,
@@ -91,11 +102,14 @@ const Tag = {
   handling: 10,
   udfName: 11,
 } as const
-const componentTag = { payload: 1, meta: 2 } as const
-const payloadHeadBytes = 12
-const requestBits = 0x40
-const idBytes = 16
-const pad = (bytes: number, to: number): number => (to - (bytes % to)) % to
+export const componentTag = { payload: 1, meta: 2 } as const
+export const payloadHeadBytes = 12
+export const idBytes = 16
+/** A field of variable length has its size in one byte, and is padded to 4. A longer one could be read, and not be sent on. */
+export const fieldBytesMax = 252
+
+const empty = new Uint8Array(0)
+type Writable<T> = { -readonly [K in keyof T]: T[K] }
 
 /**
  * Reads the frame that stands from `start` to `end`. What cannot be read of its components is told by `isBad`: whoever sent it still waits for an answer.
@@ -105,67 +119,74 @@ export function readJuno(bytes: Buffer, start: number, end: number): JunoMessage
   const kind = bytes[start + 3] as number
   if ((kind & 0x3f) !== 0) throw new WireError('JunoDB has operational messages alone')
   const isRequest = kind >> 6 !== 0
-  const head = {
+  // Made once, with all of its fields, and then filled: a spread copy costs more than all the rest.
+  const message: Writable<JunoMessage> = {
     isRequest,
     opaque: bytes.readUInt32BE(start + 8),
     opcode: bytes[start + 12] as number,
     flags: bytes[start + 13] as number,
     status: isRequest ? 0 : (bytes[start + 15] as number),
+    meta: noFields,
+    namespace: empty,
+    key: empty,
+    payload: undefined,
+    hasPayload: false,
+    isBad: undefined,
   }
-  let meta: JunoMeta = {}
-  let content: Pick<JunoMessage, 'namespace' | 'key' | 'payload'> | undefined
-  let isBad = false
-  for (let at = start + junoHeadBytes; at + 5 < end && !isBad;) {
+  for (let at = start + junoHeadBytes; at + 5 < end;) {
     const size = bytes.readUInt32BE(at)
     const tag = bytes[at + 4]
-    if (size < 8 || size > end - at) isBad = true
-    else if (tag === componentTag.meta) {
-      const read = readMeta(bytes, at, at + size)
-      if (read === undefined) isBad = true
-      else meta = read
-    } else if (tag === componentTag.payload) {
-      content = readPayload(bytes, at, at + size)
-      isBad = content === undefined
+    const isRead =
+      size >= componentBytesMin &&
+      size <= end - at &&
+      (tag === componentTag.meta
+        ? readMeta(message, bytes, at, at + size)
+        : tag !== componentTag.payload || readPayload(message, bytes, at, at + size))
+    if (!isRead) {
+      message.isBad = true
+      break
     }
     at += size
   }
-  const { namespace = empty, key = empty, payload } = content ?? {}
-  const message = { ...head, meta, namespace, key, payload, hasPayload: content !== undefined }
-  return isBad ? { ...message, isBad } : message
+  return message
 }
 
-function readPayload(bytes: Buffer, at: number, end: number): Pick<JunoMessage, 'namespace' | 'key' | 'payload'> | undefined {
-  if (end - at < payloadHeadBytes) return undefined
+const noFields: JunoMeta = Object.freeze({})
+const componentBytesMin = 8
+
+function readPayload(message: Writable<JunoMessage>, bytes: Buffer, at: number, end: number): boolean {
+  if (end - at < payloadHeadBytes) return false
   const keyAt = at + payloadHeadBytes + (bytes[at + 5] as number)
   const payloadAt = keyAt + bytes.readUInt16BE(at + 6)
   const length = bytes.readUInt32BE(at + 8)
-  if (payloadAt > end || length > end - payloadAt) return undefined
-  return {
-    namespace: bytes.subarray(at + payloadHeadBytes, keyAt),
-    key: bytes.subarray(keyAt, payloadAt),
-    // A type without bytes is an empty value, as none is.
-    payload: length > 1 ? bytes.subarray(payloadAt, payloadAt + length) : undefined,
-  }
+  if (payloadAt > end || length > end - payloadAt) return false
+  message.namespace = bytes.subarray(at + payloadHeadBytes, keyAt)
+  message.key = bytes.subarray(keyAt, payloadAt)
+  // A type without bytes is an empty value, as none is.
+  message.payload = length > 1 ? bytes.subarray(payloadAt, payloadAt + length) : undefined
+  message.hasPayload = true
+  return true
 }
 
-type Writable<T> = { -readonly [K in keyof T]: T[K] }
-
-function readMeta(bytes: Buffer, at: number, end: number): JunoMeta | undefined {
+function readMeta(message: Writable<JunoMessage>, bytes: Buffer, at: number, end: number): boolean {
   const count = bytes[at + 5] as number
-  let from = at + 6 + count
-  if (from > end) return undefined
-  from += pad(from - at, 4)
+  const headEnd = at + 6 + count
+  if (headEnd > end) return false
+  let from = headEnd + ((at - headEnd) & 3)
   const meta: Writable<JunoMeta> = {}
   for (let index = 0; index < count; index++) {
     const descriptor = bytes[at + 6 + index] as number
     const sizeType = descriptor >> 5
-    if (from >= end) return undefined
+    if (from >= end) return false
     const size = sizeType === 0 ? (bytes[from] as number) : 2 ** (sizeType + 1)
-    if (size === 0 || from + size > end) return undefined
-    if (!take(meta, descriptor & 0x1f, bytes, from, size, sizeType === 0)) return undefined
+    // Padded to 4, it cannot have more. Who mirrored it could not send it.
+    if (sizeType === 0 && size > fieldBytesMax) return false
+    if (size === 0 || from + size > end) return false
+    if (!take(meta, descriptor & 0x1f, bytes, from, size, sizeType === 0)) return false
     from += size
   }
-  return meta
+  message.meta = meta
+  return true
 }
 
 /** @returns false for a field that is not as long as it has to be. One that is not known is skipped. */
@@ -196,9 +217,11 @@ function take(meta: Writable<JunoMeta>, tag: number, bytes: Buffer, from: number
       if (size === 8) meta.lastModifiedNs = bytes.readBigUInt64BE(from) || undefined
       return size === 8
     case Tag.correlationId:
-      return isVariable && (meta.correlationId = textAt(bytes, from, size)) !== undefined
+      meta.correlationId = textAt(bytes, from)
+      return isVariable && hasText(bytes, from, size)
     case Tag.udfName:
-      return isVariable && (meta.udfName = textAt(bytes, from, size)) !== undefined
+      meta.udfName = textAt(bytes, from)
+      return isVariable && hasText(bytes, from, size)
     case Tag.sourceInfo:
       if (isVariable) meta.sourceInfo = bytes.subarray(from + 1, from + size)
       return isVariable
@@ -213,98 +236,9 @@ function take(meta: Writable<JunoMeta>, tag: number, bytes: Buffer, from: number
 const numberAt = (bytes: Buffer, from: number, size: number): number | undefined =>
   size === 4 ? bytes.readUInt32BE(from) || undefined : undefined
 
-/** Its length stands before it. */
-function textAt(bytes: Buffer, from: number, size: number): Uint8Array | undefined {
+/** Its length stands before it, and is not believed. */
+const hasText = (bytes: Buffer, from: number, size: number): boolean => size >= 2 && 2 + (bytes[from + 1] as number) <= size
+function textAt(bytes: Buffer, from: number): Uint8Array | undefined {
   const length = bytes[from + 1] as number
-  return size >= 2 && 2 + length <= size ? bytes.subarray(from + 2, from + 2 + length) : undefined
-}
-
-/** The whole frame. Fields stand in the order of JunoDB's Go encoder, with meta and payload both, the meta first. */
-export function writeJuno({ isRequest, opaque, opcode, flags, status, meta, namespace, key, payload, hasPayload }: JunoMessage): Buffer {
-  const fields = fieldsOf(meta)
-  const headBytes = 6 + fields.length + pad(6 + fields.length, 4)
-  const bare = fields.reduce((sum, { size }) => sum + size, headBytes)
-  const metaBytes = bare + pad(bare, 8)
-  const value = payload ?? empty
-  const content = hasPayload ? payloadHeadBytes + namespace.length + key.length + value.length : 0
-  const total = junoHeadBytes + metaBytes + content + pad(content, 8)
-  const bytes = Buffer.alloc(total)
-  bytes.writeUInt16BE(junoMagic, 0)
-  bytes[2] = 1
-  bytes[3] = isRequest ? requestBits : 0
-  bytes.writeUInt32BE(total, 4)
-  bytes.writeUInt32BE(opaque, 8)
-  bytes[12] = opcode
-  bytes[13] = flags
-  if (!isRequest) bytes[15] = status
-  let at = junoHeadBytes
-  bytes.writeUInt32BE(metaBytes, at)
-  bytes[at + 4] = componentTag.meta
-  bytes[at + 5] = fields.length
-  for (const [index, { descriptor }] of fields.entries()) bytes[at + 6 + index] = descriptor
-  let field = at + headBytes
-  for (const { size, write } of fields) {
-    write(bytes, field)
-    field += size
-  }
-  at += metaBytes
-  if (!hasPayload) return bytes
-  bytes.writeUInt32BE(content + pad(content, 8), at)
-  bytes[at + 4] = componentTag.payload
-  bytes[at + 5] = namespace.length
-  bytes.writeUInt16BE(key.length, at + 6)
-  bytes.writeUInt32BE(value.length, at + 8)
-  at += payloadHeadBytes
-  bytes.set(namespace, at)
-  bytes.set(key, at + namespace.length)
-  bytes.set(value, at + namespace.length + key.length)
-  return bytes
-}
-
-interface Field {
-  readonly descriptor: number
-  /** With its padding. */
-  readonly size: number
-  readonly write: (bytes: Buffer, at: number) => void
-}
-
-function fieldsOf(meta: JunoMeta): Field[] {
-  const fields: Field[] = []
-  const number = (tag: number, value: number | undefined): void => {
-    if (value !== undefined && value !== 0)
-      fields.push({ descriptor: (1 << 5) | tag, size: 4, write: (bytes, at) => void bytes.writeUInt32BE(value, at) })
-  }
-  const id = (tag: number, value: Uint8Array | undefined): void => {
-    if (value !== undefined) fields.push({ descriptor: (3 << 5) | tag, size: idBytes, write: (bytes, at) => bytes.set(value, at) })
-  }
-  const variable = (tag: number, value: Uint8Array | undefined, hasLength: boolean): void => {
-    if (value === undefined) return
-    const bare = 1 + (hasLength ? 1 : 0) + value.length
-    const size = bare + pad(bare, 4)
-    if (size > 255) throw new WireError(`a field of ${value.length} bytes is too long to be sent`)
-    fields.push({
-      descriptor: tag,
-      size,
-      write(bytes, at) {
-        bytes[at] = size
-        if (hasLength) bytes[at + 1] = value.length
-        bytes.set(value, at + (hasLength ? 2 : 1))
-      },
-    })
-  }
-  number(Tag.handling, meta.handlingMs)
-  id(Tag.requestId, meta.requestId)
-  id(Tag.originator, meta.originator)
-  const { lastModifiedNs } = meta
-  if (lastModifiedNs !== undefined && lastModifiedNs !== 0n)
-    fields.push({ descriptor: (2 << 5) | Tag.lastModified, size: 8, write: (bytes, at) => void bytes.writeBigUInt64BE(lastModifiedNs, at) })
-  number(Tag.ttl, meta.ttlS)
-  number(Tag.version, meta.version)
-  number(Tag.createdAt, meta.createdAtS)
-  number(Tag.expiresAt, meta.expiresAtS)
-  variable(Tag.correlationId, meta.correlationId, true)
-  variable(Tag.sourceInfo, meta.sourceInfo, false)
-  variable(Tag.udfName, meta.udfName, true)
-  variable(ownFieldTag, meta.own, false)
-  return fields
+  return length === 0 ? undefined : bytes.subarray(from + 2, from + 2 + length)
 }

@@ -86,6 +86,25 @@ describe('a cluster of processes', { timeout: 60_000 }, () => {
     expect(count).toBe(work.state.added)
   })
 
+  test('is restarted process by process under load: nothing fails and nothing is lost (W10)', async () => {
+    const { cluster, kv } = await started()
+    const work = counting(kv, 8)
+    await work.until(100)
+    for (const { name, pid } of cluster.processes) {
+      cluster.signal(name, 'SIGTERM')
+      const isBack = (): boolean => {
+        const now = cluster.processes.find((one) => one.name === name)
+        return now !== undefined && now.pid !== pid && now.isReady
+      }
+      while (!isBack()) await new Promise((resolve) => setTimeout(resolve, 10))
+      await work.until(work.state.added + 200)
+    }
+    const count = await work.stop()
+    expect(work.state.faults).toEqual([])
+    expect(count).toBe(work.state.added)
+    expect(cluster.restarts).toBe(5)
+  })
+
   test('of one zone keeps what was acknowledged over the death of everybody', async () => {
     const { cluster, kv } = await started({ zones: 1, proxies: 1 })
     await kv.create('a', Uint8Array.from([1, 2, 3]))

@@ -40,6 +40,8 @@ export interface DevProcess {
   readonly zone: number | undefined
   readonly pid: number
   readonly address: string
+  /** It listens; what it needs of the others it may still be waiting for. */
+  readonly isReady: boolean
 }
 
 export interface DevCluster extends AsyncDisposable {
@@ -69,6 +71,7 @@ class Kept {
   child: ChildProcess | undefined
   /** Where it listens, from the first time on. */
   address = ''
+  isReady = false
   deaths = 0
   #soon = 0
   #startedAt = 0
@@ -91,6 +94,7 @@ class Kept {
       child.on('message', (message: FromChild) => {
         if (message.type === 'alarm') return this.#onAlarm(message.text)
         this.address = message.address
+        this.isReady = true
         resolve()
       })
       child.once('exit', (code, signal) => reject(new Error(`it ended with ${signal ?? code} before it was ready`)))
@@ -117,6 +121,7 @@ class Kept {
   #died(): void {
     if (this.#isEnding) return
     this.deaths++
+    this.isReady = false
     this.#soon = performance.now() - this.#startedAt < soonMs ? this.#soon + 1 : 0
     const waitMs = Math.min(pauseMs * 2 ** this.#soon, pauseMsMax)
     this.#timer = setTimeout(
@@ -177,12 +182,13 @@ export async function startDev(options: DevOptions = {}): Promise<DevCluster> {
   return {
     url,
     get processes() {
-      return kept.map(({ settings, child, address }) => ({
+      return kept.map(({ settings, child, address, isReady }) => ({
         role: settings.role,
         name: settings.name,
         zone: settings.role === 'storage' ? settings.zone : undefined,
         pid: child?.pid ?? 0,
         address,
+        isReady,
       }))
     },
     get restarts() {
