@@ -27,6 +27,7 @@ export const groups = [
   { name: 'docs', owns: (path) => path.startsWith('test/docs/'), boxMs: 3 * minutes },
   { name: 'types', owns: (path) => path.startsWith('test/types/'), boxMs: 2 * minutes },
   { name: 'package', owns: (path) => path.startsWith('test/package/'), boxMs: 4 * minutes },
+  { name: 'compat', owns: (path) => path.startsWith('test/compat/'), boxMs: 5 * minutes },
   { name: 'house', owns: (path) => path.startsWith('test/') || path.startsWith('tools/'), boxMs: 3 * minutes },
 ]
 
@@ -42,6 +43,7 @@ export const order = [
   'examples',
   'redis',
   'etcd',
+  'compat',
   'browser',
   'docs',
   'types',
