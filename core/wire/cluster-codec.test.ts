@@ -4,9 +4,11 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { epochMs } from '../base/types.ts'
 import type { Version } from '../kv/kv.ts'
-import { noCompletions, type KeyRecord } from '../record/record.ts'
+import { limitPresets } from '../kv/limits.ts'
+import { noCompletions, type Completion, type KeyRecord } from '../record/record.ts'
 import { ClusterCodec, clusterVersions, frameBytesMax, negotiate, WireError, type ClusterMessage } from './cluster-codec.ts'
 import { Kind } from './cluster-message.ts'
+import { WireReader } from './wire-bytes.ts'
 
 const seed = Number(process.env.HAPAX_SEED ?? 1)
 const codec = new ClusterCodec()
@@ -151,6 +153,24 @@ test('a stream may be cut anywhere, also at each byte, and what is held is only 
   expect(decoder.heldBytes).toBe(0)
 })
 
+test('a record of the largest value and full completions travels whole, in one piece and in many', () => {
+  const [sample] = fc.sample(record, { seed, numRuns: 1 }) as [KeyRecord]
+  const [one] = fc.sample(completion, { seed, numRuns: 1 })
+  const entries = Array.from({ length: 400 }, (_, sequence) => ({ ...(one as Completion), sequence }))
+  const value = Buffer.alloc(limitPresets.wide.valueBytesMax, 'payload')
+  const large = { ...sample, value: new Uint8Array(value), completions: { entries, marks: [] } }
+  const accept = { type: 'accept', id: 1, shard: 0, epoch: 1, key: 'k', ballot: { ms: 1, counter: 1, proposer: 1 }, record: large } as const
+  const frame = codec.encode(accept)
+  const pieces: Uint8Array[] = []
+  // The first 3,000 bytes come one by one, more pieces than are kept as such.
+  for (let at = 0; at < frame.length; at += at < 3_000 ? 1 : 65_536) pieces.push(frame.subarray(at, at < 3_000 ? at + 1 : at + 65_536))
+  for (const chunks of [[frame], pieces]) {
+    const [read] = decode(...chunks) as [typeof accept]
+    expect(Buffer.compare(read.record.value, value)).toBe(0)
+    expect({ ...read, record: { ...read.record, value: undefined } }).toEqual({ ...accept, record: { ...large, value: undefined } })
+  }
+})
+
 describe('the frames of each release are read by all later ones', () => {
   const lines = readFileSync(new URL('testdata/cluster-frames.txt', import.meta.url), 'utf8')
     .split('\n')
@@ -187,6 +207,7 @@ test('two releases speak the newest version that both know, or do not speak', ()
   expect(negotiate({ oldest: 2, newest: 5 }, { oldest: 1, newest: 3 })).toBe(3)
   expect(negotiate({ oldest: 1, newest: 2 }, { oldest: 2, newest: 4 })).toBe(2)
   expect(negotiate({ oldest: 4, newest: 5 }, { oldest: 1, newest: 3 })).toBeUndefined()
+  expect(negotiate({ oldest: 1, newest: 1 }, { oldest: 2, newest: 3 })).toBeUndefined()
   const frame = codec.encode({ type: 'greeting', oldest: 2, newest: 9, role: 'proxy', name: 'p', cluster: 'c' })
   frame[2] = 9
   expect(decode(frame)).toHaveLength(1) // a greeting is read in every version
@@ -197,8 +218,8 @@ test('two releases speak the newest version that both know, or do not speak', ()
 
 describe('what is no message', () => {
   const good = codec.encode({ type: 'read', id: 1, shard: 2, epoch: 3, key: 'key', wants: 'whole' })
-  const changed = (change: (frame: Buffer) => void): Buffer => {
-    const frame = Buffer.from(good)
+  const changed = (change: (frame: Buffer) => void, from = good): Buffer => {
+    const frame = Buffer.from(from)
     change(frame)
     return frame
   }
@@ -206,14 +227,18 @@ describe('what is no message', () => {
   test.each<[string, Buffer]>([
     ['another magic number', changed((frame) => frame.writeUInt16BE(0x5050, 0))],
     ['a size of 0', changed((frame) => frame.writeUInt32BE(0, 4))],
-    ['a size below the head', changed((frame) => frame.writeUInt32BE(7, 4))],
+    ['a size below the head', changed((frame) => frame.writeUInt32BE(7, 4), codec.encode({ type: 'farewell' }))],
     ['a size above the largest', changed((frame) => frame.writeUInt32BE(frameBytesMax + 1, 4))],
     ['the largest size of 32 bits', changed((frame) => frame.writeUInt32BE(0xffff_ffff, 4))],
     ['an unknown kind', changed((frame) => frame.writeUInt8(200, 3))],
     ['a key longer than the message', changed((frame) => frame.writeUInt16BE(500, 22))],
     ['a choice that nobody knows', changed((frame) => frame.writeUInt8(9, frame.length - 1))],
     ['a number that is none', changed((frame) => frame.writeDoubleBE(Number.NaN, 8))],
-    ['fewer fields than its kind has', Buffer.concat([changed((frame) => frame.writeUInt32BE(10, 4)).subarray(0, 10)])],
+    ['fewer fields than its kind has, at the end of the stream', changed((frame) => frame.writeUInt32BE(10, 4)).subarray(0, 10)],
+    [
+      'fewer fields than its kind has, before another message',
+      Buffer.concat([changed((frame) => frame.writeUInt32BE(good.length - 1, 4)).subarray(0, -1), good]),
+    ],
     [
       'a list longer than the message',
       (() => {
@@ -224,6 +249,56 @@ describe('what is no message', () => {
     ],
   ])('%s is refused', (_what, frame) => {
     expect(() => decode(frame)).toThrow(WireError)
+  })
+
+  test.each<[string, string, ClusterMessage['type']]>([
+    ['a replica that shows damage', 'damaged', 'shown'],
+    ['a promise of a key that a copy lacks', 'absent', 'promised'],
+    ['a copied key without a word', 'none', 'page'],
+  ])('%s is refused', (_what, entry, type) => {
+    const said = { none: 0, damaged: 3, absent: 4 }
+    const head = { id: 1, shard: 2, epoch: 3, zone: 0 }
+    const ballot = { ms: 1, counter: 2, proposer: 3 }
+    const page = { after: undefined, isLast: true, purged: ballot, ceiling: ballot, keys: [{ key: 'k', entry: 'absent' as const }] }
+    const frame = codec.encode(
+      type === 'page'
+        ? { type, ...head, ...page }
+        : { type: type as 'shown', ...head, key: 'k', clock: epochMs(1), isWhole: true, entry: undefined },
+    )
+    expect(decode(frame)).toHaveLength(1)
+    frame[frame.length - 1] = said[entry as keyof typeof said]
+    expect(() => decode(frame)).toThrow(WireError)
+  })
+
+  test('a record with a number that is none is refused, also among its completions', () => {
+    const [sample] = fc.sample(record, { seed, numRuns: 1 }) as [KeyRecord]
+    const [entry] = fc.sample(completion, { seed, numRuns: 1 }) as [Completion]
+    const sent = (change: Partial<KeyRecord>): Buffer =>
+      codec.encode({
+        type: 'accept',
+        id: 1,
+        shard: 0,
+        epoch: 1,
+        key: 'k',
+        ballot: { ms: 1, counter: 1, proposer: 1 },
+        record: { ...sample, ...change },
+      })
+    const marks = [{ session: 's', below: 1, at: epochMs(1) }]
+    expect(decode(sent({ completions: { entries: [entry], marks } }))).toHaveLength(1)
+    for (const frame of [
+      sent({ version: Number.NaN }),
+      sent({ expiresAt: epochMs(Infinity) }),
+      sent({ completions: { entries: [{ ...entry, at: epochMs(Number.NaN) }], marks } }),
+      sent({ completions: { entries: [entry], marks: [{ ...marks[0]!, below: Number.NaN }] } }),
+    ])
+      expect(() => decode(frame)).toThrow(WireError)
+  })
+
+  test('nothing is made of a count that cannot be true', () => {
+    const reader = new WireReader(Buffer.alloc(11), 0, 11)
+    let made = 0
+    expect(() => reader.list(3, 4, () => made++)).toThrow(WireError)
+    expect(made).toBe(0)
   })
 
   test('a size is refused as soon as its head is there, and nothing is taken for it', () => {
@@ -275,5 +350,6 @@ test('what is too long to be sent is refused here, and the next message is whole
   const accept = { type: 'accept', id: 1, shard: 0, epoch: 1, key: 'k', ballot: { ms: 1, counter: 1, proposer: 1 }, record: large } as const
   expect(() => codec.encode(accept)).toThrow(WireError)
   expect(() => codec.encode({ type: 'repair', shard: 0, key: 'x'.repeat(70_000) })).toThrow(WireError)
+  expect(() => codec.encode({ type: 'know', id: 1, server: 'x'.repeat(300), shards: [] })).toThrow(WireError)
   expect(decode(codec.encode({ type: 'farewell' }))).toEqual([{ type: 'farewell' }])
 })

@@ -2,7 +2,8 @@
  * The bytes of our own messages: between proxies and storage servers, and between storage servers.
  * Pure. Invariant: a frame that is longer than allowed is refused by its head; whatever else the bytes are, only WireErrors come out.
  * Why a greeting with two versions: each side says the oldest and the newest that it speaks, and both take the newest that both have. What
- * stands behind the fields that a release knows is skipped, so a later one can add fields without a new version.
+ * stands behind the fields that a release knows is skipped, so a later one can add fields without a new version; one that must not be
+ * skipped needs a new version or kind, and whoever does not know that ends the connection.
  *
  *   [ 'H' 'X', 2 ][ version, 1 ][ kind, 1 ][ size of all, 4 ][ fields ]
  */

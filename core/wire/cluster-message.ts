@@ -83,7 +83,7 @@ const reasons = [
 ] as const satisfies readonly Rejected['reason'][]
 const entryKinds = ['none', 'whole', 'stub', 'damaged', 'absent'] as const
 /** The least bytes that an item of a list has. */
-const leastBytes = { name: 1, number: 4, key: 3, held: 26, flag: 1, row: 8 }
+const leastBytes = { name: 1, number: 4, key: 3, held: 26, flag: 1, row: 9 }
 
 export function writeBody(to: WireWriter, message: ClusterMessage): void {
   switch (message.type) {

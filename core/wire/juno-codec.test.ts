@@ -1,9 +1,8 @@
-/** JunoDB's frames: those of a real one where they are at hand, golden ones of our own, streams cut anywhere, and bytes that make no sense. */
-import { existsSync, readFileSync } from 'node:fs'
+/** JunoDB's messages: round trips, streams cut anywhere, and bytes that make no sense. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { JunoCodec, junoFrameBytesMax } from './juno-codec.ts'
-import { Opcode, readJuno, Status, type JunoMessage } from './juno-message.ts'
+import { Opcode, readJuno, type JunoMessage } from './juno-message.ts'
 import { writeJuno } from './juno-writer.ts'
 import { WireError } from './wire-bytes.ts'
 
@@ -15,113 +14,6 @@ const decode = (...chunks: Uint8Array[]): JunoMessage[] => {
   for (const chunk of chunks) decoder.push(chunk, (message) => messages.push(message))
   return messages
 }
-const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8')
-
-interface Vector {
-  readonly name: string
-  readonly requestHex: string
-  readonly responseHex: string
-}
-const path = new URL('../../../shared/vectors/junodb-client.json', import.meta.url)
-const vectors = existsSync(path)
-  ? readFileSync(path, 'utf8')
-      .split('\n')
-      .flatMap((line) => (line.trim().startsWith('{') ? [JSON.parse(line.trim().replace(/,$/, '')) as Vector] : []))
-  : []
-const framesIn = (hex: string): Buffer[] => {
-  const bytes = Buffer.from(hex, 'hex')
-  const frames: Buffer[] = []
-  for (let at = 0; at < bytes.length; at += bytes.readUInt32BE(at + 4)) frames.push(bytes.subarray(at, at + bytes.readUInt32BE(at + 4)))
-  return frames
-}
-
-describe.skipIf(vectors.length === 0)('frames between a real JunoDB and its clients (skipped where they are not at hand)', () => {
-  const named = (name: string): Vector => vectors.find((one) => one.name === name) as Vector
-  const request = (name: string): JunoMessage => decode(Buffer.from(named(name).requestHex, 'hex'))[0] as JunoMessage
-  const answer = (name: string): JunoMessage => decode(Buffer.from(named(name).responseHex, 'hex'))[0] as JunoMessage
-
-  test('there are 140 pairs', () => {
-    expect(vectors.length).toBe(140)
-  })
-
-  test('every answer, and every request of its clients, is written byte for byte as it was read', () => {
-    const isCanonical = (frame: Buffer): boolean => frame.length >= 40
-    let compared = 0
-    for (const { name, requestHex, responseHex } of vectors) {
-      // The Java client, and frames made by hand, have other orders of fields; what they say is compared below.
-      const ours = [...(/^(go|enc)\//.test(name) ? framesIn(requestHex) : []), ...framesIn(responseHex)]
-      for (const frame of ours.filter(isCanonical)) {
-        const message = readJuno(frame, 0, frame.length)
-        if (/nop|type-response|no-payload|bad-|op-08|op-81/.test(name)) continue // mirrored, as they were made
-        expect(writeJuno(message).toString('hex'), name).toBe(frame.toString('hex'))
-        compared++
-      }
-    }
-    expect(compared).toBeGreaterThan(150)
-  })
-
-  test('what is read is written and read again as the same, in whatever order it came', () => {
-    for (const { name, requestHex, responseHex } of vectors) {
-      if (name === 'raw/bad-magic') continue
-      for (const frame of [...framesIn(requestHex), ...framesIn(responseHex)]) {
-        const message = readJuno(frame, 0, frame.length)
-        if (message.isBad) continue
-        const again = writeJuno(message)
-        expect(readJuno(again, 0, again.length), name).toEqual(message)
-      }
-    }
-  })
-
-  test('fields are what the clients asked for', () => {
-    expect(request('go/create-ttl')).toMatchObject({ opcode: Opcode.create, isRequest: true, meta: { ttlS: 300 } })
-    expect(request('java/create')).toMatchObject({ opcode: Opcode.create, meta: { ttlS: 1_800 } })
-    expect(request('java/create').meta.requestId).toEqual(answer('java/create').meta.requestId)
-    expect(request('java/cas-ok').meta.version).toBeGreaterThan(0)
-    expect(request('go/update-cond-ok').meta).toMatchObject({
-      version: expect.any(Number),
-      createdAtS: expect.any(Number),
-      originator: expect.any(Uint8Array),
-    })
-    expect(Buffer.from(request('go/create-binary-key').key).toString('hex')).toMatch(/^0001fffe/)
-    expect(request('go/get-corr').meta.correlationId?.length).toBeGreaterThan(0)
-    expect(request('go/udfget-sc')).toMatchObject({ opcode: Opcode.udfGet })
-    expect(text(request('go/udfget-sc').meta.udfName as Uint8Array)).toBe('sc')
-    expect(request('go/create-empty-value').payload).toBeUndefined()
-    expect(request('raw/create-len1').payload).toBeUndefined()
-    expect(request('raw/create-snappy').payload?.[0]).toBe(3)
-    expect(request('go/create-2k').payload?.length).toBe(2_001)
-    expect(request('raw/create-exp').meta.expiresAtS).toBeGreaterThan(1_700_000_000)
-    expect(request('raw/nop-java').meta.sourceInfo).toBeDefined()
-    expect(request('raw/nop-16')).toMatchObject({ opcode: Opcode.nop, hasPayload: false })
-    expect(request('raw/create-payload-first').payload).toEqual(request('raw/create-no-source').payload)
-    expect(request('raw/create-unknown-tag')).toMatchObject({ meta: { requestId: expect.any(Uint8Array) } })
-    expect(request('raw/create-unknown-component').key.length).toBeGreaterThan(0)
-  })
-
-  test('answers say what happened', () => {
-    expect(
-      [answer('go/create'), answer('go/create-existing'), answer('go/get-missing'), answer('go/update-cond-stale')].map(
-        ({ status }) => status,
-      ),
-    ).toEqual([Status.ok, Status.dupKey, Status.noKey, Status.versionConflict])
-    expect(answer('go/get')).toMatchObject({
-      isRequest: false,
-      opcode: Opcode.get,
-      meta: { version: expect.any(Number), lastModifiedNs: expect.any(BigInt) },
-    })
-    expect(answer('go/get').payload?.length).toBeGreaterThan(1)
-    expect(answer('go/create-key257').status).toBe(Status.badParam)
-    expect(answer('raw/op-08').status).toBe(Status.notSupported)
-  })
-
-  test('components that make no sense are told, and the head is read all the same', () => {
-    expect(request('raw/bad-component-size')).toMatchObject({ isBad: true, opcode: Opcode.get, opaque: expect.any(Number) })
-  })
-
-  test('another magic number ends the stream', () => {
-    expect(() => decode(Buffer.from(named('raw/bad-magic').requestHex, 'hex'))).toThrow(WireError)
-  })
-})
 
 const message: JunoMessage = {
   isRequest: true,
@@ -135,20 +27,6 @@ const message: JunoMessage = {
   payload: Buffer.from('\0value'),
   hasPayload: true,
 }
-
-test('a frame of our own, from the description', () => {
-  const hex = [
-    '5050 01 40 00000050 00000007 04 00 0000', // head: a request of 80 bytes, set
-    '00000028 02 03 652109 000000', // meta: request id, ttl, correlation id
-    '000102030405060708090a0b0c0d0e0f 0000003c 08 04 636f7272 0000',
-    '00000018 01 02 0003 00000006 6e73 6b6579 0076616c7565 00', // payload
-  ]
-    .join('')
-    .replaceAll(' ', '')
-  const written = writeJuno(message).toString('hex')
-  expect(written).toBe(hex)
-  expect(decode(Buffer.from(hex, 'hex'))).toEqual([message])
-})
 
 const bytes = (most: number) => fc.uint8Array({ maxLength: most })
 const id = fc.uint8Array({ minLength: 16, maxLength: 16 })

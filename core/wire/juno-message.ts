@@ -63,7 +63,7 @@ export interface JunoMeta {
   /** Milliseconds. */
   readonly handlingMs?: number | undefined
   readonly correlationId?: Uint8Array | undefined
-  /** As on the wire: flag and length of the name, port, address, name, padding (juno-content.ts). */
+  /** As on the wire: flag and length of the name, port, address, name, padding (juno-source.ts). */
   readonly sourceInfo?: Uint8Array | undefined
   readonly udfName?: Uint8Array | undefined
   /** Of clients of ours (own-field.ts). */

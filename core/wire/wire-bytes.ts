@@ -19,6 +19,14 @@ const keyBytesMax = 65_535
 const scratchBytes = 65_536
 const scratchBytesKept = 1_048_576
 
+/** Of all its numbers: one that is none makes it none. */
+function sumOf({ version, createdAt, lastModifiedAt, changedAt, expiresAt, completions }: KeyRecord): number {
+  let sum = version + createdAt + lastModifiedAt + changedAt + expiresAt
+  for (const entry of completions.entries) sum += entry.sequence + entry.createdAt + entry.expiresAt + entry.at
+  for (const mark of completions.marks) sum += mark.below + mark.at
+  return sum
+}
+
 export class WireWriter {
   #bytes = Buffer.allocUnsafeSlow(scratchBytes)
   #at = 0
@@ -142,12 +150,14 @@ export class WireReader {
     const from = this.#take(length)
     return this.#bytes.toString('latin1', from, from + length)
   }
-  /** Its value is a part of the bytes that are read. */
+  /** Its value is a part of the bytes that are read. No checksum was looked at before, as on disk: its numbers are looked at here. */
   record(): KeyRecord {
     const size = this.u32()
     const from = this.#take(size)
     try {
-      return readRecord(this.#bytes, from, from + size)
+      const record = readRecord(this.#bytes, from, from + size)
+      if (!Number.isFinite(sumOf(record))) throw new WireError('a number of a record is none')
+      return record
     } catch (error) {
       if (isKvError(error) || error instanceof RangeError) throw new WireError('a record cannot be read', { cause: error })
       throw error

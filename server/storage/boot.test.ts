@@ -358,6 +358,28 @@ describe('a restart while the map is away (B7)', () => {
     expect(stand.state('s0')).toBe('handed')
   })
 
+  it.each([1, 3])('is one of before the power cycle until the map knows of this start, with %i zones (B6)', (zones) => {
+    const stand = new Stand(zones, { mode: 'os' })
+    for (const name of stand.servers.keys()) stand.accept(name, ballot(5), record('five'))
+    for (const { disk } of stand.servers.values()) disk.sync()
+    stand.prepare('s0', ballot(40_000))
+    stand.run(150) // the map hears of a ceiling that the power takes
+    stand.crash('s0')
+    stand.server('s0').disk.losePower(0)
+    stand.server('s0').bootId = 'after'
+    stand.slow.add('s0')
+    stand.start('s0')
+    stand.run(30)
+    stand.mapIsAway = true
+    stand.slow.clear()
+    stand.settle() // this start is on the disk, and never came to the map
+    stand.restart('s0')
+    stand.mapIsAway = false
+    stand.run(600)
+    expect(stand.alarms.filter((alarm) => alarm.includes('behind'))).toEqual([])
+    expect(stand.shows('s0')).toBe('five')
+  })
+
   it('waits after a power cycle in os mode', () => {
     const stand = new Stand(3, { mode: 'os' })
     stand.mapIsAway = true

@@ -188,12 +188,11 @@ export class Boot {
     this.#replicas.journal.afterAll(() => this.#ports.askMap({ type: 'map-join', id: this.#ports.nextId(), server }))
   }
 
-  /** B5. Here first, durably, then in the map. */
-  #raise({ directory, isBackup, confirmed, next: earlier }: Identity, { incarnation: from }: ServerRow): void {
+  /** B5. Here first, durably, then in the map. Until the map knows it stays a directory of before the power cycle (B6). */
+  #raise({ directory, isBackup, bootId, confirmed, next: earlier }: Identity, { incarnation: from }: ServerRow): void {
     this.#step = 'raising'
     this.#write = 'under-way'
     const next: Incarnation = { count: from.count + 1, value: this.#ports.random.int(2 ** 32) }
-    const { bootId } = this.#machine
     const { ceiling } = this.#replicas.store // durable with the identity
     // What an earlier start asked for takes only from the incarnation that it found.
     const late = sameIncarnation(confirmed, from) ? earlier.slice(1 - nextMax) : []
@@ -216,7 +215,8 @@ export class Boot {
     this.#step = 'registered'
     const { identity } = this.#replicas.store
     const confirmed = identity?.next.at(-1)
-    if (identity !== undefined && confirmed !== undefined) this.#replicas.markStore({ identity: { ...identity, confirmed, next: [] } })
+    if (identity !== undefined && confirmed !== undefined)
+      this.#replicas.markStore({ identity: { ...identity, confirmed, next: [], bootId: this.#machine.bootId } })
     this.#open()
   }
 

@@ -77,6 +77,15 @@ export const bootMutants: readonly Mutant[] = [
     replace: '    this.#ports.askMap(request)',
   },
   {
+    name: 'boot-power-cycle-forgotten',
+    what: 'a start that the map never heard of makes one of after the power cycle of a directory that lost its end',
+    file: 'server/storage/boot.ts',
+    killedBy: 'server/storage/boot.test.ts',
+    find: 'next: [...late, next], bootId, isBackup }',
+    replace: 'next: [...late, next], bootId: this.#machine.bootId, isBackup }',
+    isRare: true,
+  },
+  {
     name: 'boot-ceiling-told-as-it-is',
     what: 'what lies below the ceiling does not raise what the map hears, so a copy from before it looks new',
     file: 'server/storage/host.ts',
