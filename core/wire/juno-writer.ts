@@ -93,7 +93,7 @@ class Fields {
     this.#id(Tag.requestId, meta.requestId)
     this.#id(Tag.originator, meta.originator)
     this.#long(Tag.lastModified, meta.lastModifiedNs)
-    this.#number(Tag.version, meta.version)
+    this.#number(Tag.ttl, meta.ttlS)
     this.#number(Tag.version, meta.version)
     this.#number(Tag.createdAt, meta.createdAtS)
     this.#number(Tag.expiresAt, meta.expiresAtS)
