@@ -24,8 +24,10 @@ export const roundMutants: readonly Mutant[] = [
     what: 'after an ACCEPT of a request was sent its refusal is answered from promises',
     file: 'server/register/proposer.ts',
     page: ['Base: R10 left out'],
+    // On a chosen state that gave it an effect once, time alone can make a refusal of it, and that is sealed (R13): histories do not show it.
     find: "work.acceptWasSent !== 'no' || ",
     replace: '',
+    isRare: true,
   },
   {
     name: 'R11-accept-in-newer-epoch',
