@@ -237,7 +237,10 @@ describe('what is no message', () => {
     ['fewer fields than its kind has, at the end of the stream', changed((frame) => frame.writeUInt32BE(10, 4)).subarray(0, 10)],
     [
       'fewer fields than its kind has, before another message',
-      Buffer.concat([changed((frame) => frame.writeUInt32BE(good.length - 1, 4)).subarray(0, -1), good]),
+      changed(
+        (frame) => frame.writeUInt32BE(21, 4),
+        Buffer.concat([codec.encode({ type: 'stored', id: 1, shard: 2, number: 3 }).subarray(0, 21), good]),
+      ),
     ],
     [
       'a list longer than the message',
