@@ -20,6 +20,14 @@ export const roundMutants: readonly Mutant[] = [
     replace: 'if (next === undefined)',
   },
   {
+    name: 'R10-refusal-from-a-minority',
+    what: 'after an ACCEPT of a request was sent its refusal is answered from whatever the promises show',
+    file: 'server/register/proposer.ts',
+    page: ['Base: R10 left out'],
+    find: "if (!isChosen || !early.has(work) || work.acceptWasSent !== 'no' || work.isRepair) continue",
+    replace: "if ((!isChosen && work.acceptWasSent === 'no') || !early.has(work) || work.isRepair) continue",
+  },
+  {
     name: 'R10-refusal-unsealed',
     what: 'after an ACCEPT of a request was sent its refusal is answered from promises',
     file: 'server/register/proposer.ts',
