@@ -9,6 +9,7 @@ import { isKvError, type KvErrorCode } from '../../core/kv/errors.ts'
 import type { KV } from '../../core/kv/kv.ts'
 import { modify } from '../../core/kv/modify.ts'
 import { Credentials } from '../../core/net/tls.ts'
+import type { Policy } from '../proxy/policy.ts'
 import { initAuthority, issueInFolder } from './certificates.ts'
 import { parseKeyRing, newKeyLine, Sealer } from './sealer.ts'
 import { startCluster, type TestCluster, type TestClusterOptions } from './testdata/cluster.ts'
@@ -160,6 +161,14 @@ test('a proxy that is gone takes no call with it: the client goes on with the ot
 })
 
 describe('with certificates', { timeout: 20_000 }, () => {
+  const policy: Policy = {
+    preset: 'wide',
+    namespaces: [],
+    rules: [
+      { clients: ['payments-api'], namespaces: ['test'] },
+      { clients: ['report'], namespaces: ['test'], verbs: ['get'] },
+    ],
+  }
   async function secured(options: TestClusterOptions = {}) {
     const folder = newFolder()
     const now = epochMs(Date.now())
@@ -174,20 +183,11 @@ describe('with certificates', { timeout: 20_000 }, () => {
       closing.push(() => credentials[Symbol.asyncDispose]())
       return credentials
     }
-    return { cluster: await started({ credentialsOf, ...options }), files }
+    return { cluster: await started({ credentialsOf, policy, ...options }), files }
   }
 
   test('a client does what the policy allows its certificate, and nothing else', async () => {
-    const { cluster, files } = await secured({
-      policy: {
-        preset: 'wide',
-        namespaces: [],
-        rules: [
-          { clients: ['payments-api'], namespaces: ['test'] },
-          { clients: ['report'], namespaces: ['test'], verbs: ['get'] },
-        ],
-      },
-    })
+    const { cluster, files } = await secured()
     const kv = await connected(cluster, { tls: await files('client', 'payments-api') })
     expect(await kv.create('a', bytes('one'))).toMatchObject({ ok: true })
     const report = await connected(cluster, { tls: await files('client', 'report') })
@@ -201,6 +201,10 @@ describe('with certificates', { timeout: 20_000 }, () => {
     const { cluster, files } = await secured()
     expect(await codeOf(connect(cluster.url, { tls: await files('storage', 's9'), connectTimeout: '1s' }))).toBe('UNAVAILABLE')
     expect(await codeOf(connect(cluster.url, { connectTimeout: '500ms' }))).toBe('UNAVAILABLE')
+  })
+
+  test('a proxy with certificates does not start without a policy', async () => {
+    await expect(secured({ policy: undefined as never })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' })
   })
 })
 

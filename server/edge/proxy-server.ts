@@ -6,7 +6,7 @@
  */
 import type { Random } from '../../core/base/random.ts'
 import { epochMs } from '../../core/base/types.ts'
-import { isKvError } from '../../core/kv/errors.ts'
+import { isKvError, KvError } from '../../core/kv/errors.ts'
 import type { Address } from '../../core/net/address.ts'
 import type { Peer, Reply } from '../../core/net/accepted.ts'
 import { Listener, type ListenerStats } from '../../core/net/listener.ts'
@@ -36,7 +36,7 @@ export interface ProxyServerOptions {
   readonly security: 'plain' | Credentials
   readonly source: Source
   readonly random: Random
-  /** Default: everybody may do everything. Needed under TLS. */
+  /** Who may do what. Default on a plain listener, which is on this machine alone: everybody everything. Needed under TLS, where no rule means no. */
   readonly policy?: Policy
   /** Encryption at rest. Absent: values are stored as they come. */
   readonly sealer?: Sealer
@@ -80,6 +80,11 @@ export class ProxyServer implements AsyncDisposable {
   #closing: Promise<void> | undefined
 
   static async open(options: ProxyServerOptions): Promise<ProxyServer> {
+    if (options.security !== 'plain' && options.policy === undefined)
+      throw new KvError('INVALID_ARGUMENT', {
+        message: 'a proxy with certificates needs a policy',
+        hint: 'say which clients may do what; without a rule nobody may',
+      })
     const proposerId = await options.source.proposerId()
     const ends: { server?: ProxyServer } = {}
     const listener = await Listener.open<JunoMessage, JunoMessage>({
