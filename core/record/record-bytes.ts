@@ -23,6 +23,7 @@ const numbersAt = 2
 const fieldsAt = numbersAt + 5 * 8
 const fieldHead = 5
 const hasValue = 1
+const loopedMax = 32
 
 /** How many bytes `writeRecord` takes. */
 export function recordSize({ value, originator, lastRequest, completions }: KeyRecord): number {
@@ -110,8 +111,15 @@ function writeHead(bytes: Buffer, at: number, tag: number, length: number): numb
 
 /** Names of requests are ASCII (core/stores/verbs.ts), so a character is a byte. */
 function writeText(bytes: Buffer, at: number, tag: number, text: string): number {
-  const from = writeHead(bytes, at, tag, text.length)
-  return from + bytes.write(text, from, 'latin1')
+  return writeLatin1(bytes, writeHead(bytes, at, tag, text.length), text)
+}
+
+/** A character is a byte. @returns where it ends */
+export function writeLatin1(bytes: Buffer, at: number, text: string): number {
+  // For a short text a call into Node costs more than the text.
+  if (text.length > loopedMax) return at + bytes.write(text, at, 'latin1')
+  for (let index = 0; index < text.length; index++) bytes[at + index] = text.charCodeAt(index)
+  return at + text.length
 }
 
 const instant = (bytes: Buffer, at: number): EpochMs => epochMs(bytes.readDoubleBE(at))
@@ -130,7 +138,7 @@ function writeCompletions(bytes: Buffer, start: number, { entries, marks }: Comp
   let at = bytes.writeUInt16BE(entries.length, start)
   const text = (content: string): void => {
     at = bytes.writeUInt8(content.length, at)
-    at += bytes.write(content, at, 'latin1')
+    at = writeLatin1(bytes, at, content)
   }
   for (const one of entries) {
     text(one.session)

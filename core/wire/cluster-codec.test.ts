@@ -347,6 +347,15 @@ describe('what is no message', () => {
   })
 })
 
+test.each<[string, ClusterMessage]>([
+  ['a byte', { type: 'pong', id: 1, zone: 256, clock: epochMs(1) }],
+  ['two', { type: 'repair', shard: 65_536, key: 'k' }],
+  ['four', { type: 'stored', id: 1, shard: 1, number: 2 ** 32 }],
+  ['a byte from below', { type: 'pong', id: 1, zone: -1, clock: epochMs(1) }],
+])('a number that does not fit %s is not sent', (_what, message) => {
+  expect(() => codec.encode(message)).toThrow(WireError)
+})
+
 test('what is too long to be sent is refused here, and the next message is whole', () => {
   const value = new Uint8Array(frameBytesMax)
   const large = { ...(fc.sample(record, { seed, numRuns: 1 })[0] as KeyRecord), value }

@@ -5,7 +5,7 @@
  */
 import { epochMs, type EpochMs } from '../base/types.ts'
 import { isKvError } from '../kv/errors.ts'
-import { readRecord, recordSize, writeRecord } from '../record/record-bytes.ts'
+import { readRecord, recordSize, writeLatin1, writeRecord } from '../record/record-bytes.ts'
 import type { KeyRecord } from '../record/record.ts'
 
 /** Bytes that are no message, or one that this side must not take. Its connection ends. */
@@ -27,8 +27,13 @@ function sumOf({ version, createdAt, lastModifiedAt, changedAt, expiresAt, compl
   return sum
 }
 
+const misfit = (value: number): WireError => new WireError(`${value} does not fit its field`)
+/** Writes numbers in a third of the time that a Buffer takes, and unlike it cuts off what is too large. */
+const viewOf = (bytes: Buffer): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
 export class WireWriter {
   #bytes = Buffer.allocUnsafeSlow(scratchBytes)
+  #view = viewOf(this.#bytes)
   #at = 0
 
   get length(): number {
@@ -36,21 +41,28 @@ export class WireWriter {
   }
 
   u8(value: number): void {
+    if (!(value >= 0 && value <= 0xff)) throw misfit(value)
     this.#room(1)
-    this.#at = this.#bytes.writeUInt8(value, this.#at)
+    this.#view.setUint8(this.#at, value)
+    this.#at += 1
   }
   u16(value: number): void {
+    if (!(value >= 0 && value <= 0xffff)) throw misfit(value)
     this.#room(2)
-    this.#at = this.#bytes.writeUInt16BE(value, this.#at)
+    this.#view.setUint16(this.#at, value)
+    this.#at += 2
   }
   u32(value: number): void {
+    if (!(value >= 0 && value <= 0xffff_ffff)) throw misfit(value)
     this.#room(4)
-    this.#at = this.#bytes.writeUInt32BE(value, this.#at)
+    this.#view.setUint32(this.#at, value)
+    this.#at += 4
   }
   /** Any number, exactly: instants, ballots, ids. */
   f64(value: number): void {
     this.#room(8)
-    this.#at = this.#bytes.writeDoubleBE(value, this.#at)
+    this.#view.setFloat64(this.#at, value)
+    this.#at += 8
   }
   bool(value: boolean): void {
     this.u8(value ? 1 : 0)
@@ -88,19 +100,23 @@ export class WireWriter {
   /** Forgets what was written. */
   clear(): void {
     this.#at = 0
-    if (this.#bytes.length > scratchBytesKept) this.#bytes = Buffer.allocUnsafeSlow(scratchBytes)
+    if (this.#bytes.length > scratchBytesKept) this.#use(Buffer.allocUnsafeSlow(scratchBytes))
   }
 
   #latin1(text: string): void {
     this.#room(text.length)
-    this.#at += this.#bytes.write(text, this.#at, 'latin1')
+    this.#at = writeLatin1(this.#bytes, this.#at, text)
   }
   #room(size: number): void {
     const needed = this.#at + size
     if (needed <= this.#bytes.length) return
     const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#bytes.length))
     this.#bytes.copy(larger, 0, 0, this.#at)
-    this.#bytes = larger
+    this.#use(larger)
+  }
+  #use(bytes: Buffer<ArrayBuffer>): void {
+    this.#bytes = bytes
+    this.#view = viewOf(bytes)
   }
 }
 
