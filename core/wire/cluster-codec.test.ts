@@ -24,10 +24,10 @@ const u16 = fc.nat({ max: 0xffff })
 const u32 = fc.nat({ max: 0xffff_ffff })
 const instant = whole.map((ms) => epochMs(ms))
 const zone = fc.nat({ max: 4 })
-const bytes = (most: number) => fc.uint8Array({ maxLength: most })
+const bytes = (most: number) => fc.uint8Array({ maxLength: most, size: 'max' })
 const latin1 = (most: number) => bytes(most).map((content) => Buffer.from(content).toString('latin1'))
 const ascii = (most: number) =>
-  fc.string({ maxLength: most, unit: fc.integer({ min: 32, max: 126 }).map((code) => String.fromCharCode(code)) })
+  fc.string({ maxLength: most, size: 'max', unit: fc.integer({ min: 32, max: 126 }).map((code) => String.fromCharCode(code)) })
 const ballot = fc.record({ ms: whole, counter: whole, proposer: whole })
 const completion = fc.record({
   session: ascii(64),
