@@ -50,12 +50,12 @@ const retryWindowMs = 10_000
 const pauseMs = 4
 const pauseMsMax = 250
 /**
- * Sendings beyond the first, in all: a call adds a tenth of one and a second adds 50, up to a hundred. A cluster that answers nobody gets a
- * tenth more load, not a multiple (as in gRPC's retry throttling, gRFC A6); who may not repeat yet waits for it, as long as the deadline allows.
+ * Sendings beyond the first, in all: a call adds a tenth of one and a second adds 500, up to a thousand. A cluster that answers nobody gets a
+ * bounded load more, not a multiple (as in gRPC's retry throttling, gRFC A6); who may not repeat yet waits for it, as long as the deadline allows.
  */
-const repeatsMax = 100
+const repeatsMax = 1_000
 const repeatShare = 0.1
-const repeatsPerMs = 0.05
+const repeatsPerMs = 0.5
 
 /** Nothing happened, and another try may do better. */
 const isPassing = (code: KvErrorCode): boolean =>
@@ -160,6 +160,7 @@ export class Calls {
     const { ticker, send } = this.#options
     const isWrite = operation !== undefined
     const startedAt = ticker.now()
+    const isOwnDeadline = deadlineMs !== undefined && (!isWrite || deadlineMs <= retryWindowMs)
     const endsAt = startedAt + Math.min(deadlineMs ?? this.#options.deadlineMs ?? deadlineMsDefault, isWrite ? retryWindowMs : Infinity)
     const sentAt = isWrite ? this.storeTime : undefined
     let mayBeApplied = false
@@ -183,7 +184,7 @@ export class Calls {
       const restMs = endsAt - ticker.now()
       const waitMs =
         isUnknown && attempt === 1 ? 0 : Math.min(pauseMs * 2 ** Math.min(attempt, 10), pauseMsMax) * (0.5 + this.#options.random() / 2)
-      const late = endsAt - startedAt !== deadlineMs ? fault : new KvError('DEADLINE_EXCEEDED', { cause: fault })
+      const late = !isOwnDeadline ? fault : new KvError('DEADLINE_EXCEEDED', { cause: fault })
       if (!mayRepeat) throw ended(fault, mayBeApplied, isWrite)
       if (restMs <= waitMs) throw ended(late, mayBeApplied, isWrite)
       if (waitMs > 0) await this.#pause(waitMs, signal)
