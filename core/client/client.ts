@@ -115,9 +115,9 @@ class Client {
       read: async (keys: readonly string[], wait: Parameters<Calls['write']>[2]) => {
         const answers = await Promise.all(keys.map((key) => this.#calls.read(key, wait)))
         // Each key was read at a moment of its own; the latest is the answer's, and what has died by then is not shown.
-        const now = epochMs(Math.max(this.#calls.storeTime ?? 0, ...answers.map((answer) => answer.now)))
+        const now = keys.length === 0 ? (this.#calls.storeTime ?? epochMs(0)) : epochMs(Math.max(...answers.map((answer) => answer.now)))
         const entries = answers.map(({ entry }) => (entry?.expiresAt !== undefined && entry.expiresAt <= now ? undefined : entry))
-        return { entries, now: keys.length === 0 ? now : epochMs(Math.max(...answers.map((answer) => answer.now))) }
+        return { entries, now }
       },
       close: () => this.close(),
     }
