@@ -11,17 +11,21 @@ import { ensureInstalled } from './install.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** A plugin that patches one file on its way into a bundle. Throws when the place is not there exactly once. */
-function planted({ name, file, find, replace }) {
-  const path = join(root, file)
+/** A plugin that patches files on their way into a bundle. Throws when a place is not there exactly once. */
+function planted({ name, also, ...first }) {
+  const patches = also === undefined ? [first] : [first, also]
   return {
     name: 'planted',
     setup(build) {
       build.onLoad({ filter: /\.ts$/ }, (args) => {
-        if (args.path !== path) return undefined
-        const source = readFileSync(path, 'utf8')
-        if (source.split(find).length !== 2) throw new Error(`mutant ${name}: its place is not there exactly once in ${file}`)
-        return { contents: source.replace(find, () => replace), loader: 'ts' }
+        const ofFile = patches.filter(({ file }) => args.path === join(root, file))
+        if (ofFile.length === 0) return undefined
+        let contents = readFileSync(args.path, 'utf8')
+        for (const { file, find, replace } of ofFile) {
+          if (contents.split(find).length !== 2) throw new Error(`mutant ${name}: its place is not there exactly once in ${file}`)
+          contents = contents.replace(find, () => replace)
+        }
+        return { contents, loader: 'ts' }
       })
     },
   }

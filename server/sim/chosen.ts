@@ -1,9 +1,10 @@
 /**
- * An oracle of the register's own law: what a quorum accepted under one ballot is what every later ballot builds on.
+ * An oracle of the register's own laws: a ballot has one record, and what a quorum accepted is what every later ballot builds on.
  * Invariant: it looks at messages alone, and calls nothing wrong that the page allows: a dead state may be forgotten once it may be purged.
  * Why beside the checker: a chosen state that is lost is a fault also when no client was told of it yet, so it is seen much sooner.
  * Source: register/DESIGN.md, "The argument".
  */
+import { digestOf } from '../../core/record/digest.ts'
 import type { KeyRecord } from '../../core/record/record.ts'
 import type { Accept, Accepted, Ballot } from '../../core/wire/replica-message.ts'
 import { isBelow, quorumOf, sameBallot } from '../register/ballot.ts'
@@ -44,12 +45,26 @@ export class ChosenOracle {
     const { key, ballot, record } = message
     put(this.#asked, `${from} ${message.id}`, message)
     const sent = this.#sent.get(key) ?? []
-    if (sent.some((one) => sameBallot(one.ballot, ballot))) return
+    const known = sent.find((one) => sameBallot(one.ballot, ballot))
+    if (known !== undefined) {
+      if (known.record !== record && digestOf(known.record) !== digestOf(record))
+        this.#site.alarms.push(`key ${key}: ${textOf(known.record)} and ${textOf(record)} are two records under one ballot`)
+      return
+    }
     sent.push({ ballot, record })
     if (sent.length > sentMax) sent.shift()
     this.#sent.set(key, sent)
     const chosen = this.#chosen.get(key)
-    if (chosen !== undefined) this.#compare(key, chosen, { ballot, record })
+    if (chosen === undefined) return
+    this.#compare(key, chosen, { ballot, record })
+    // A create that is repeated, however late, is known by its name in the life that it began.
+    const { originator, createdAt } = chosen.record
+    if (record.originator !== originator || record.createdAt === createdAt || this.#isOutOfSight(chosen, ballot)) return
+    const mayLieBetween = sent.some(
+      (one) => one.record.originator !== originator && isBelow(chosen.ballot, one.ballot) && isBelow(one.ballot, ballot),
+    )
+    if (mayLieBetween) return
+    this.#site.alarms.push(`key ${key}: ${textOf(record)} begins a life for the second time, after ${textOf(chosen.record)}`)
   }
 
   #accepted(to: string, { id, key, zone, epoch }: Accepted): void {
@@ -67,8 +82,7 @@ export class ChosenOracle {
   }
 
   #compare(key: string, { ballot, record: known, epoch }: Chosen, later: Sent): void {
-    // After an accepted loss nothing is promised of what was before.
-    if (this.#site.seamAt !== undefined || !isBelow(ballot, later.ballot) || this.#mayBeForgotten(known)) return
+    if (this.#isOutOfSight({ ballot, record: known }, later.ballot)) return
     const { record } = later
     const isSame = record.lastModifiedAt === known.lastModifiedAt && record.lastRequest === known.lastRequest
     const isLater = record.lastModifiedAt > known.lastModifiedAt && (record.createdAt !== known.createdAt || record.version > known.version)
@@ -78,11 +92,17 @@ export class ChosenOracle {
       )
   }
 
+  /** After an accepted loss nothing is promised of what was before. */
+  #isOutOfSight({ ballot, record }: Sent, later: Ballot): boolean {
+    return this.#site.seamAt !== undefined || !isBelow(ballot, later) || this.#mayBeForgotten(record)
+  }
+
   /** Dead for as long as a purge waits, by the slowest clock. */
   #mayBeForgotten({ value, expiresAt, changedAt }: KeyRecord): boolean {
     if (value !== undefined && expiresAt === 0) return false
     const diesAt = value === undefined ? changedAt : Math.max(expiresAt, changedAt)
-    return diesAt + this.#site.knobs.times.purgeAgeMs - 2 * scaledBoundMs <= wallStart + this.#site.world.now
+    const { purgeAgeMs, completionsLifeMs } = this.#site.knobs.times
+    return diesAt + Math.max(purgeAgeMs, completionsLifeMs) - 2 * scaledBoundMs <= wallStart + this.#site.world.now
   }
 }
 

@@ -31,7 +31,7 @@ export interface NemesisKnobs {
 
 /** When a quiet phase begins so much later, what waits for a message may still meet one. */
 const beforeQuietMs = 80
-const afterQuietMs = 300
+const afterQuietMs = 200
 
 /** Brings faults until its end, and counts them by kind. */
 export class Nemesis {
@@ -53,9 +53,14 @@ export class Nemesis {
   start(): void {
     if (this.#kinds.length > 0) this.#next()
     const { quiet } = this.#knobs
-    // What one zone alone accepted, and a silence in which all else dies: the end of the others has to be chosen over it, long after.
-    if (quiet !== undefined && this.#kinds.includes('lone-accept'))
-      this.#world.after(quiet.from - beforeQuietMs, () => this.#act('lone-accept', quiet.until - quiet.from + afterQuietMs))
+    if (quiet === undefined) return
+    // What one zone alone accepted, or nobody yet, and a silence in which all else dies: whatever was told then has to hold when it comes.
+    const { random } = this.#world
+    for (const kind of ['lone-accept', 'late-round'] as const)
+      if (random.chance(0.5))
+        this.#world.after(quiet.from - random.next() * beforeQuietMs, () =>
+          this.#act(kind, quiet.until - this.#world.now + random.next() * afterQuietMs),
+        )
   }
 
   /** All processes up, all links whole, all disks quick and sound, all clocks right. */

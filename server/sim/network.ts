@@ -8,6 +8,8 @@ import type { Random } from '../../core/base/random.ts'
 
 /** The end of all links to where the map lives. */
 export const mapEnd = 'map'
+/** The end of all links of clients. */
+export const clientsEnd = 'clients'
 
 export interface NetworkKnobs {
   /** Milliseconds one way, drawn between the two. */

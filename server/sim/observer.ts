@@ -17,6 +17,8 @@ export const observed = [
   'minority-older-than-purged',
   /** Long after an entry expired its end was made chosen, while one zone held a write that never was. */
   'late-seal-fenced-minority',
+  /** A server kept what it has when a broken proxy sent another record under its ballot, and told a person. */
+  'second-record-refused',
 ] as const
 export type Observed = (typeof observed)[number]
 

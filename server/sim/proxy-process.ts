@@ -7,6 +7,7 @@ import type { Pong, RepairRequest } from '../../core/wire/server-message.ts'
 import { Coordinator } from '../proxy/coordinator.ts'
 import { statusOf, TurnWatch, workOf, type ClientRequest } from '../proxy/session.ts'
 import type { Answer, Instant, Work } from '../register/work.ts'
+import { clientsEnd } from './network.ts'
 import { gapMs } from './scale.ts'
 import type { Message, Site } from './site.ts'
 import { Process } from './world.ts'
@@ -82,7 +83,7 @@ export class ProxyProcess extends Process {
   }
 
   /** A client sends a request on a connection that is open now, and hears the answer unless the connection is closed before. */
-  ask(client: string, { key, request, answer }: Asking): void {
+  ask({ key, request, answer }: Asking): void {
     const { network, world } = this.#site
     const connection = this.#connections
     const askedAt = world.now
@@ -91,10 +92,10 @@ export class ProxyProcess extends Process {
       // Out of the retry window, and nobody can see it: of such a request nothing is promised.
       if (request.sentAt === undefined && world.now - askedAt > gapMs) return
       this.#request(key, request, (given) => {
-        if (connection === this.#connections) network.sendOnce(this.name, client, () => answer(given))
+        if (connection === this.#connections) network.sendOnce(this.name, clientsEnd, () => answer(given))
       })
     }
-    network.sendOnce(client, this.name, () => this.deliver(take, 'client'))
+    network.sendOnce(clientsEnd, this.name, () => this.deliver(take, 'client'))
   }
 
   take(from: string, message: Message): void {
@@ -129,7 +130,8 @@ export class ProxyProcess extends Process {
     const waiting = this.#waiting.get(work)
     this.#waiting.delete(work)
     if (waiting === undefined) return // a repair
-    const { world } = this.#site
+    const { world, onAnswer } = this.#site
+    onAnswer?.(this.name, waiting.key, work, answer)
     world.log(`${world.now.toFixed(3)} ${this.name} ${waiting.verb} ${waiting.key} ${statusOf(waiting.verb, answer)}`)
     waiting.answer(answer)
   }

@@ -4,12 +4,14 @@
  */
 import { seededRandom, type Random } from '../../core/base/random.ts'
 import type { Answer } from '../register/work.ts'
+import { BallotOracle } from './ballots.ts'
 import { ChosenOracle } from './chosen.ts'
 import { faultKinds, Nemesis, type FaultKind } from './faults.ts'
 import { answerOf, Recorder, type Call, type HistoryVerb, type Shown } from './history.ts'
 import { Observer } from './observer.ts'
 import { attemptMs, retryWindowMs, scaledBoundMs, scaledRules, scaledTimes } from './scale.ts'
 import { Site, type Carried, type ClockDraw, type SiteKnobs } from './site.ts'
+import { ToldOracle } from './told.ts'
 import { bytesOf, valueIn, Workload, type ClientKind } from './workload.ts'
 import { World } from './world.ts'
 
@@ -57,7 +59,9 @@ export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onl
   const drawn = isFight ? few : faultKinds.filter(() => draw.chance(share))
   const faults = options.faults ?? drawn
   const kinds = new Set(faults)
-  const keys = ['a', 'b', 'c'].slice(0, isFight ? 1 : draw.pick([1, 1, 2, 3]))
+  // With several keys a small table of promises lets go of them all the time.
+  const evicts = draw.chance(0.15)
+  const keys = ['a', 'b', 'c'].slice(0, evicts ? 3 : isFight ? 1 : draw.pick([1, 1, 2, 3]))
   const countingKey = !isFight && draw.chance(0.4) ? 'n' : undefined
   if (countingKey !== undefined) keys.push(countingKey)
   const plainIds = draw.chance(0.3)
@@ -66,16 +70,24 @@ export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onl
   const world = new World(seed)
   // A history without bytes is the same one, and half again as quick.
   const carriesBytes = seed % 2 === 0
-  const site = new Site(world, { ...siteKnobs(draw, world.random, zones, kinds, keys, plainIds), carriesBytes })
+  const knobs = siteKnobs(draw, world.random, zones, kinds, keys, plainIds)
+  const site = new Site(world, { ...knobs, ...(evicts ? { promisesMax: draw.pick([1, 2]) } : {}), carriesBytes })
   new Observer(site)
+  new BallotOracle(site)
   new ChosenOracle(site)
+  new ToldOracle(site)
   if (onlooker !== undefined)
     site.taps.add((from, to, message) => {
       onlooker(world.now, from, to, message)
       return 'goes'
     })
   const recorder = new Recorder()
-  const workload = new Workload(world, site, { ...workloadKnobs(draw, keys, plainIds), countingKey, quiet, endsAt }, recorder)
+  const workload = new Workload(
+    world,
+    site,
+    { ...workloadKnobs(draw, keys, plainIds, quiet !== undefined), countingKey, quiet, endsAt },
+    recorder,
+  )
   const nemesis = new Nemesis(world, site, {
     kinds,
     gapMsMax: isFight ? 50 : draw.pick([50, 150, 400]),
@@ -150,7 +162,8 @@ function siteKnobs(
     times: {
       ...scaledTimes,
       ...(draw.chance(0.1) ? { freezeMs: 5 } : {}),
-      ...(draw.chance(0.1) ? { purgeAgeMs: scaledRules.lifeMs + 1 } : {}),
+      // The least that a site may set, and less than completions live, which then counts.
+      ...(draw.chance(0.2) ? { purgeAgeMs: draw.pick([scaledRules.lifeMs + 1, 150]) } : {}),
     },
     plainIdsRepeat: plainIds,
     serverClock: clock(serverSkewMs),
@@ -158,7 +171,7 @@ function siteKnobs(
   }
 }
 
-function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean) {
+function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean, hasQuiet: boolean) {
   const named: ClientKind = plainIds ? 'plain' : 'session'
   const weights: Record<HistoryVerb, number> = draw.pick([
     { create: 2, get: 3, update: 3, set: 2, destroy: 1 },
@@ -166,28 +179,31 @@ function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean)
     { create: 1, get: 2, update: 6, set: 0, destroy: 0 },
     { create: 2, get: 5, update: 1, set: 1, destroy: 1 },
   ])
+  // Everything is always about to die: what a request is told depends on the very instant.
+  const isMortal = draw.chance(hasQuiet ? 0.5 : 0.15)
   return {
     // Few clients leave the room in which rare interleavings are seen; many make keys hot.
     clients: draw.chance(0.05) ? 16 : draw.pick([2, 4, 4, 8]),
     keys,
     thinkMsMax: draw.pick([5, 40, 200]),
-    weights,
-    ttlsMs: draw.pick([
-      [20, 100],
-      [100, 400],
-      [50, 1_000],
-    ]),
-    expiring: draw.pick([0, 0.3, 0.8]),
+    weights: isMortal ? { create: 3, get: 3, update: 4, set: 1, destroy: 0 } : weights,
+    ttlsMs: isMortal
+      ? [20, 60, 120]
+      : draw.pick([
+          [20, 100],
+          [100, 400],
+          [50, 1_000],
+        ]),
+    expiring: isMortal ? 0.9 : draw.pick([0, 0.3, 0.8]),
     conditional: draw.pick([0, 0.5, 0.9]),
     timeoutMs: attemptMs,
+    // Who does not wait for the answer has two sendings under way.
+    patienceMs: draw.pick([attemptMs + 20, attemptMs + 20, 30]),
     retryWindowMs,
     // One kind alone, or all beside each other: what one client does must not undo what another one rests on.
-    kinds: draw.chance(0.8)
+    kinds: draw.chance(0.7)
       ? [named]
-      : draw.pick<readonly ClientKind[]>([
-          [named, 'nameless'],
-          [named, 'plain-once', 'session', 'nameless'],
-        ]),
+      : draw.pick<readonly ClientKind[]>([[named, 'nameless'], ['nameless'], [named, 'plain-once', 'session', 'nameless']]),
   }
 }
 
@@ -228,7 +244,7 @@ class Probe {
       const write = { verb: 'set', requestId, value: bytesOf(0), expiry: { type: 'never' } } as const
       const request = { ...(verb === 'get' ? { verb } : write), timeoutMs: attemptMs }
       const answer = (given: Answer): void => void (this.#waiting.has(name) && take(given) && this.#waiting.delete(name))
-      this.#world.random.pick(this.#site.proxies).ask('probe', { key, request, answer })
+      this.#world.random.pick(this.#site.proxies).ask({ key, request, answer })
       this.#world.after(attemptMs, () => send(sequence + 1))
     }
     send(1)

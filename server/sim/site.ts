@@ -7,6 +7,7 @@ import { ClusterCodec } from '../../core/wire/cluster-codec.ts'
 import type { ReplicaAnswer, ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
 import type { MapAnswer, MapRequest, Ping, Pong, RepairRequest, ServerMessage } from '../../core/wire/server-message.ts'
 import { MemoryMap } from '../cluster/memory-map.ts'
+import type { Answer, Work } from '../register/work.ts'
 import type { DurabilityMode } from '../storage/boot.ts'
 import type { StorageTimes } from '../storage/marks.ts'
 import { SkewedClock } from './clock.ts'
@@ -75,6 +76,10 @@ export class Site {
   /** The true time at which all zones lost their power in `os` mode: whatever was acknowledged until then may be gone. */
   seamAt: number | undefined
   readonly alarms: string[] = []
+  /** Hears what proxies tell their clients. */
+  onAnswer: ((proxy: string, key: string, work: Work, answer: Answer) => void) | undefined
+  /** Records that a broken proxy sent under a ballot that was taken, and nobody refused yet. */
+  alteredAccepts = 0
   /** How often each rare thing was. */
   readonly sometimes: Record<string, number> = {}
   /** Milliseconds of a sync, drawn between the two. */
@@ -134,9 +139,11 @@ export class Site {
     return new SkewedClock(() => this.world.now, offsetMs, rate)
   }
 
-  /** What a person would be told. Damage and lost directories are planted, so they are none. */
+  /** What a person would be told. Damage, lost directories and broken proxies are planted, so they are none. */
   alarm(what: string, key: string, server: string): void {
-    if (what === 'two records under one ballot') this.alarms.push(`${what}: ${key} at ${server}`)
+    if (what !== 'two records under one ballot') return
+    if (this.alteredAccepts-- > 0) this.count('second-record-refused')
+    else this.alarms.push(`${what}: ${key} at ${server}`)
   }
 
   count(event: string): void {

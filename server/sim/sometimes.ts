@@ -51,6 +51,7 @@ const meanings: Record<RegisterEvent | StorageEvent | Observed, string> = {
   'epoch-refused-after-lost-acceptance': 'an accept refused by epoch that had one acceptance from a lost store',
   'minority-older-than-purged': 'minority entry older than a purged one met',
   'late-seal-fenced-minority': 'expiry seal long after expiry that fenced a minority entry',
+  'second-record-refused': 'equal ballot with another record refused, and a person told',
 }
 
 export const sometimesNames = Object.keys(meanings)

@@ -10,6 +10,7 @@ import type { ClientRequest } from '../proxy/session.ts'
 import { wallStart } from './clock.ts'
 import { answerOf, type HistoryVerb, type Recorder, type Shown, type Value } from './history.ts'
 import { linkIn, linkText } from './oracles.ts'
+import { scaledRules } from './scale.ts'
 import type { Site } from './site.ts'
 import type { World } from './world.ts'
 
@@ -30,8 +31,10 @@ export interface WorkloadKnobs {
   readonly ttlsMs: readonly number[]
   readonly expiring: number
   readonly conditional: number
-  /** Milliseconds until a client sends again. */
+  /** Milliseconds that a proxy may take. */
   readonly timeoutMs: number
+  /** Milliseconds until a client sends again. */
+  readonly patienceMs: number
   /** Milliseconds from the first sending until it gives up. */
   readonly retryWindowMs: number
   /** How each client names its requests. */
@@ -87,6 +90,9 @@ export class Workload {
 
 /** Between two sendings. */
 const retryPauseMsMax = 30
+/** How many creates are repeated when their completion is gone, and until when. */
+const lateRepeats = 0.3
+const lateRepeatMsMax = 700
 
 interface Asking {
   readonly key: string
@@ -206,7 +212,7 @@ class SimulatedClient {
       world.after(world.random.next() * knobs.thinkMsMax, () => this.#next())
     }
     const proxy = world.random.pick(site.proxies)
-    proxy.ask(this.#name, {
+    proxy.ask({
       key,
       request: this.#requestOf(asking, attempt),
       answer: (answer) => {
@@ -216,10 +222,37 @@ class SimulatedClient {
         recorder.answered(number, world.now, told)
         if (told.now !== undefined) this.#storeOffsetMs = told.now - wallStart - world.now
         if ('entry' in told && told.entry) this.#seen.set(key, told.entry)
+        if (verb === 'create' && told.type === 'applied' && told.entry && this.#kind === 'plain')
+          this.#repeatLate(asking, told.entry, attempt)
         end(told.type === 'unknown' || told.type === 'no-effect')
       },
     })
-    world.after(knobs.timeoutMs + 20, () => end(true))
+    world.after(knobs.patienceMs, () => end(true))
+  }
+
+  /**
+   * Somebody finds an old create in a queue, and sends it again when its completion is gone. The life that it began still knows its name;
+   * after that life it is a create like any other, and is written down as one.
+   */
+  #repeatLate(asking: Asking, created: Shown, attempt: number): void {
+    const { world, site, knobs, recorder } = this.#workload.parts
+    const { random } = world
+    if (asking.key === knobs.countingKey || !random.chance(lateRepeats)) return
+    world.after(scaledRules.lifeMs + random.next() * lateRepeatMsMax, () => {
+      if (world.now >= knobs.endsAt) return
+      const { key, expiry } = asking
+      const late: Asking = { ...asking, value: this.#workload.nextValue() }
+      const number = recorder.sent({ client: this.#name, key, verb: 'create', value: late.value as Value, expiry, calledAt: world.now })
+      random.pick(site.proxies).ask({
+        key,
+        request: this.#requestOf(late, attempt + 1),
+        answer: (answer) => {
+          const told = answerOf(answer, valueIn)
+          const isKnown = told.type === 'applied' && told.entry?.version === created.version
+          recorder.answered(number, world.now, isKnown ? { type: 'no-effect', why: 'its life knows its name', now: told.now } : told)
+        },
+      })
+    })
   }
 
   #requestOf({ verb, value, ifVersion, expiry, name, sentAt }: Asking, attempt: number): ClientRequest {

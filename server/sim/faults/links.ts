@@ -1,8 +1,17 @@
 /** Links that lose, hold back or hold for very long what goes over them. */
+import type { KeyRecord } from '../../../core/record/record.ts'
+import { sameBallot } from '../../register/ballot.ts'
+import type { Disk } from '../disk.ts'
+import { clientsEnd } from '../network.ts'
+import type { Carried } from '../site.ts'
 import { awaitMessage, type Act, type Scene } from './act.ts'
 
 /** What is cut or held for long stays so until it is of another age: older than a purge. */
 const longMs = 1_500
+/** Between the first and the last message of a round that is held up. */
+const apartMsMax = 60
+/** How long a round is looked for that lets an entry live longer. */
+const choosyMs = 100
 /** What a message waits that nobody expects any more. */
 const veryLateMs = 4_000
 const patienceMs = 200
@@ -15,8 +24,9 @@ export const linkActs = {
   },
   'cut-zone': ({ world, site, lengthMs }) => {
     const { name } = world.random.pick(site.servers)
-    site.network.cut(name, '*', world.now + lengthMs)
-    site.network.cut('*', name, world.now + lengthMs)
+    const until = world.now + lengthMs + (world.random.chance(0.2) ? world.random.next() * longMs : 0)
+    site.network.cut(name, '*', until)
+    site.network.cut('*', name, until)
     return true
   },
   /** One proxy and one server do not hear of each other for long, and all else is quick. */
@@ -41,6 +51,34 @@ export const linkActs = {
     if (random.chance(0.5)) site.network.stall('*', name, until)
     return true
   },
+  /** What clients ask of one proxy comes late, and is repeated through another meanwhile. */
+  'stall-clients': ({ world, site, lengthMs }) => {
+    const { random } = world
+    site.network.stall(clientsEnd, random.pick(site.proxies).name, world.now + lengthMs + (random.chance(0.2) ? random.next() * longMs : 0))
+    return true
+  },
+  /** A broken proxy sends another record under a ballot that is taken: the server tells a person, and keeps what it has. */
+  'altered-accept': (scene) => {
+    const { world, site, later } = scene
+    const asked = new Map<string, Carried & { readonly type: 'accept' }>()
+    const stop = scene.watch((from, to, message) => {
+      if (message.type === 'accept') asked.set(`${from} ${message.id}`, message)
+      const accept = message.type === 'accepted' ? asked.get(`${to} ${message.id}`) : undefined
+      const server = accept === undefined ? undefined : site.server(from)
+      if (accept === undefined || server === undefined || world.random.chance(0.5)) return 'goes'
+      stop()
+      later(0, () => {
+        const held = server.isUp ? server.disk.read(accept.shard, accept.key) : undefined
+        if (typeof held !== 'object' || !sameBallot(held.ballot, accept.ballot)) return
+        const record = { ...accept.record, version: accept.record.version + 1 }
+        site.alteredAccepts++
+        server.take('a broken proxy', { ...accept, record })
+      })
+      return 'goes'
+    })
+    later(patienceMs, stop)
+    return true
+  },
   /** An ACCEPT comes to exactly one zone, which is then cut off. */
   'lone-accept': (scene) => {
     loneAccept(scene)
@@ -53,6 +91,11 @@ export const linkActs = {
     awaitMessage(scene, patienceMs, (_from, _to, { type }) =>
       type === 'accept' ? { heldMs: random.next() * veryLateMs, isDoubled } : undefined,
     )
+    return true
+  },
+  /** All ACCEPTs of one request come when nobody knows of it any more. */
+  'late-round': (scene) => {
+    lateRound(scene)
     return true
   },
 } satisfies Record<string, Act>
@@ -75,3 +118,21 @@ function loneAccept({ world, site, lengthMs, later, watch }: Scene): void {
   })
   later(patienceMs, stop)
 }
+
+/** With all repetitions of what it does. At first one is looked for that lets an entry live longer: it must not find it dead, and wake it. */
+function lateRound({ world, site, lengthMs, later, watch }: Scene): void {
+  const { random } = world
+  const choosyUntil = world.now + choosyMs
+  let held: string | undefined
+  const stop = watch((_from, to, message) => {
+    if (message.type !== 'accept') return 'goes'
+    const { key, record } = message
+    const name = `${key} ${record.lastRequest}`
+    if (held === undefined && (world.now > choosyUntil || livesLonger(record, site.server(to)?.disk.read(message.shard, key)))) held = name
+    return name === held ? { heldMs: lengthMs + random.next() * apartMsMax } : 'goes'
+  })
+  later(patienceMs, () => void (held === undefined && stop()))
+}
+
+const livesLonger = ({ value, expiresAt }: KeyRecord, now: ReturnType<Disk['read']>): boolean =>
+  value !== undefined && typeof now === 'object' && now.record.expiresAt !== 0 && (expiresAt === 0 || expiresAt > now.record.expiresAt)

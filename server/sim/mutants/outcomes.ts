@@ -27,6 +27,8 @@ export const outcomeMutants: readonly Mutant[] = [
     file: 'server/register/proposer.ts',
     killedBy: 'server/proxy/coordinator.test.ts',
     page: ['Learner, epoch: a round mixes epochs'],
+    // Servers answer in the epoch that they were asked in, or refuse: the proposer's look at it is a second fence.
+    isRare: true,
     find: 'if (answer.epoch !== phase.round.row.epoch) return',
     replace: 'if (answer.epoch < 0) return',
   },
@@ -127,5 +129,22 @@ export const outcomeMutants: readonly Mutant[] = [
 `,
     replace: `    this.#queue.push(work.sentAt === undefined ? work : Object.assign(work, { sentAt: now.wall }))
 `,
+  },
+  {
+    name: 'client-takes-any-answer',
+    what: "a client takes the answer of whichever of its sendings comes first (the simulator's clients)",
+    file: 'server/sim/workload.ts',
+    killedBy: 'server/sim/history.test.ts',
+    page: ["Outcomes: client takes any attempt's answer"],
+    find: `        if (isOver) return
+        const told = answerOf`,
+    replace: '        const told = answerOf',
+    also: {
+      file: 'server/sim/history.ts',
+      find: 'const last = sorted.at(-1) as Call',
+      replace: `const last = (sorted
+    .toSorted((a, b) => a.returnedAt - b.returnedAt)
+    .find(({ answer }) => answer.type !== 'unknown' && answer.type !== 'no-effect') ?? sorted.at(-1)) as Call`,
+    },
   },
 ]

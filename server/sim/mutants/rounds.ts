@@ -38,10 +38,29 @@ export const roundMutants: readonly Mutant[] = [
     isRare: true,
   },
   {
+    name: 'R11-votes-kept-over-epochs',
+    what: 'a round that hears of a newer epoch goes on in it, with the votes that it has',
+    file: 'server/register/proposer.ts',
+    page: ['Learner, epoch: a round mixes epochs'],
+    find: `      if (this.#ports.learnRow(answer.row, now)) this.#again(now, 0)
+`,
+    replace: `      const isNew = this.#ports.learnRow(answer.row, now)
+      if (phase.type === 'accepting') {
+        const { record } = phase
+        const row = this.#ports.row()
+        this.#phase = { ...phase, round: { ...round, row } }
+        const { id, ballot } = round
+        this.#ports.send(answer.zone, row, { type: 'accept', id, shard: row.shard, epoch: row.epoch, key: this.key, ballot, record })
+      } else if (isNew) this.#again(now, 0)
+`,
+  },
+  {
     name: 'R11-accept-in-newer-epoch',
     what: 'the ACCEPT of a round goes out in another epoch than its PREPARE',
     file: 'server/register/proposer.ts',
     page: ['Learner, epoch: a round mixes epochs'],
+    // A row that is learned ends all rounds of its shard at the end of the turn: only within that turn it makes a difference.
+    isRare: true,
     find: '  #accept({ ballot, row }: Round, record: KeyRecord, answers: Map<Work, Answer>, now: Instant): void {',
     replace:
       '  #accept({ ballot }: Round, record: KeyRecord, answers: Map<Work, Answer>, now: Instant): void {\n    const row = this.#ports.row()',
@@ -226,13 +245,30 @@ export const roundMutants: readonly Mutant[] = [
     what: 'a get writes back the ballot of one answer with the record of another',
     file: 'server/register/reader.ts',
     page: ['Pairs: ballot and record from two answers'],
-    find: "if (round.step === 'fetching' && !(isWhole && sameBallot(entry?.ballot ?? noBallot, round.ballot))) {",
-    replace: 'if (false) {',
+    find: `      if (round.step === 'fetching' && !(isWhole && sameBallot(entry?.ballot ?? noBallot, round.ballot))) {
+`,
+    replace: `      if (round.step === 'fetching' && isWhole && entry !== undefined) {
+        round.step = 'reading'
+        round.answers.set(zone, { entry: { ...entry, ballot: round.ballot }, isWhole })
+        return this.#settle(round, now)
+      }
+      if (round.step === 'fetching' && !(isWhole && sameBallot(entry?.ballot ?? noBallot, round.ballot))) {
+`,
+  },
+  {
+    name: 'payload-of-a-lower-ballot',
+    what: 'a round goes on from the payload that is there, of whatever ballot',
+    file: 'server/register/proposer.ts',
+    page: ['Pairs: payload of a lower ballot'],
+    find: '?? holders.find(({ isWhole }) => isWhole)',
+    replace: '?? holders.find(({ isWhole }) => isWhole) ?? shown.find(({ entry, isWhole }) => isWhole && entry !== undefined)',
   },
   {
     name: 'payload-of-another-ballot',
-    what: 'a round takes the payload of whatever ballot comes',
+    what: 'a round takes the payload of whatever ballot comes when it asks for it',
     file: 'server/register/proposer.ts',
+    // What comes is of a higher ballot, whose proposer was promised by a quorum: the round is refused by it anyhow.
+    isRare: true,
     page: ['Pairs: payload of a lower ballot'],
     find: "if (!isWhole || entry === undefined || !sameBallot(entry.ballot, phase.ballot)) return this.#lost('contention', now)",
     replace: "if (!isWhole || entry === undefined) return this.#lost('contention', now)",
@@ -272,7 +308,7 @@ export const roundMutants: readonly Mutant[] = [
     file: 'server/register/proposer.ts',
     page: ['Outcomes: no age check'],
     find: 'return Math.max(now.wall, medianOf(clocks)) - sentAt >',
-    replace: 'return sentAt > ',
+    replace: 'return Math.min(0, sentAt) > ',
   },
   {
     name: 'unknown-told-as-failed',
