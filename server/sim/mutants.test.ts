@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { transformSync } from 'esbuild'
 import { expect, test } from 'vitest'
 import { mutants } from './mutants.ts'
-import { pageItems } from './mutants/page.ts'
+import { pageItems, type PageItem } from './mutants/page.ts'
 
 const root = new URL('../../', import.meta.url)
 const named = mutants.flatMap(({ also, ...mutant }) =>
@@ -26,9 +26,12 @@ test('mutants have names of their own', () => {
   expect(new Set(mutants.map(({ name }) => name)).size).toBe(mutants.length)
 })
 
+/** Nobody can see them, for another rule of ours makes them harmless; DESIGN.md says which. */
+const harmless: readonly PageItem[] = ['Expiry: `now` of arrival used in a later round']
+
 test.each(pageItems)('the page\u2019s mistake is planted: %s', (item) => {
   const planted = mutants.filter(({ page }) => page?.includes(item))
   expect(planted).not.toEqual([])
   // In brackets there: random search does not find it. What stands without them it has to find.
-  expect(planted.some(({ isRare }) => isRare === undefined)).toBe(!/: \(.*\)$/.test(item))
+  expect(planted.some(({ isRare }) => isRare === undefined)).toBe(!/: \(.*\)$/.test(item) && !harmless.includes(item))
 })

@@ -83,6 +83,8 @@ export const outcomeMutants: readonly Mutant[] = [
     what: 'a request is decided at the time of its first round in all later ones',
     file: 'server/register/proposer.ts',
     page: ['Expiry: `now` of arrival used in a later round'],
+    // Beside seals and P15 it does no harm that anybody could see: register/DESIGN.md, P7.
+    isRare: true,
     find: 'const decision = apply(work.operation, record, now.wall,',
     replace: 'const decision = apply(work.operation, record, ((work as { at?: EpochMs }).at ??= now.wall),',
   },
