@@ -29,8 +29,12 @@ export interface NemesisKnobs {
   readonly endsAt: number
 }
 
-/** When a quiet phase begins so much later, what waits for a message may still meet one. */
-const beforeQuietMs = 80
+/** When a quiet phase begins so many milliseconds later, at most, what waits for a message may still meet one. */
+const beforeQuiet = [
+  ['lone-accept', 80],
+  ['late-round', 80],
+  ['late-touches', 500],
+] as const
 const afterQuietMs = 200
 
 /** Brings faults until its end, and counts them by kind. */
@@ -56,9 +60,9 @@ export class Nemesis {
     if (quiet === undefined) return
     // What one zone alone accepted, or nobody yet, and a silence in which all else dies: whatever was told then has to hold when it comes.
     const { random } = this.#world
-    for (const kind of ['lone-accept', 'late-round'] as const)
+    for (const [kind, beforeMs] of beforeQuiet)
       if (random.chance(0.5))
-        this.#world.after(quiet.from - random.next() * beforeQuietMs, () =>
+        this.#world.after(quiet.from - random.next() * beforeMs, () =>
           this.#act(kind, quiet.until - this.#world.now + random.next() * afterQuietMs),
         )
   }

@@ -65,7 +65,7 @@ export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onl
   const countingKey = !isFight && draw.chance(0.4) ? 'n' : undefined
   if (countingKey !== undefined) keys.push(countingKey)
   const plainIds = draw.chance(0.3)
-  const quiet = draw.chance(0.15) ? { from: activeMs / 2, until: activeMs / 2 + quietMs } : undefined
+  const quiet = draw.chance(0.2) ? { from: activeMs / 2, until: activeMs / 2 + quietMs } : undefined
   const endsAt = activeMs + (quiet === undefined ? 0 : quietMs)
   const world = new World(seed)
   // A history without bytes is the same one, and half again as quick.
@@ -180,31 +180,45 @@ function workloadKnobs(draw: Random, keys: readonly string[], plainIds: boolean,
     { create: 2, get: 5, update: 1, set: 1, destroy: 1 },
   ])
   // Everything is always about to die: what a request is told depends on the very instant.
-  const isMortal = draw.chance(hasQuiet ? 0.5 : 0.15)
+  const isMortal = draw.chance(0.15)
+  // What is alive when a silence begins dies in it, and who touched it last does not come back to see.
+  const diesInQuiet = hasQuiet && draw.chance(0.5)
   return {
     // Few clients leave the room in which rare interleavings are seen; many make keys hot.
     clients: draw.chance(0.05) ? 16 : draw.pick([2, 4, 4, 8]),
     keys,
     thinkMsMax: draw.pick([5, 40, 200]),
-    weights: isMortal ? { create: 3, get: 3, update: 4, set: 1, destroy: 0 } : weights,
-    ttlsMs: isMortal
-      ? [20, 60, 120]
-      : draw.pick([
-          [20, 100],
-          [100, 400],
-          [50, 1_000],
-        ]),
-    expiring: isMortal ? 0.9 : draw.pick([0, 0.3, 0.8]),
+    weights,
+    ttlsMs: draw.pick([
+      [20, 100],
+      [100, 400],
+      [50, 1_000],
+    ]),
+    expiring: draw.pick([0, 0.3, 0.8]),
     conditional: draw.pick([0, 0.5, 0.9]),
     timeoutMs: attemptMs,
     // Who does not wait for the answer has two sendings under way.
     patienceMs: draw.pick([attemptMs + 20, attemptMs + 20, 30]),
     retryWindowMs,
     // One kind alone, or all beside each other: what one client does must not undo what another one rests on.
-    kinds: draw.chance(0.7)
+    kinds: draw.chance(0.8)
       ? [named]
-      : draw.pick<readonly ClientKind[]>([[named, 'nameless'], ['nameless'], [named, 'plain-once', 'session', 'nameless']]),
+      : draw.pick<readonly ClientKind[]>([
+          [named, 'nameless'],
+          [named, 'plain-once', 'session', 'nameless'],
+        ]),
+    ...(isMortal ? mortal : {}),
+    ...(diesInQuiet ? dyingInQuiet : {}),
   }
+}
+
+const mortal = { weights: { create: 3, get: 3, update: 4, set: 1, destroy: 0 }, ttlsMs: [20, 60, 120], expiring: 0.9 }
+const dyingInQuiet = {
+  weights: { create: 1, get: 4, update: 4, set: 0, destroy: 0 },
+  // Longer than an attempt: who was not heard does not find it dead.
+  ttlsMs: [250, 350],
+  expiring: 0.6,
+  kinds: ['nameless'] as readonly ClientKind[],
 }
 
 /** Reads each key until it answers, and then writes it. */

@@ -90,6 +90,7 @@ export class Workload {
 
 /** Between two sendings. */
 const retryPauseMsMax = 30
+const firstLookMs = 150
 /** How many creates are repeated when their completion is gone, and until when. */
 const lateRepeats = 0.3
 const lateRepeatMsMax = 700
@@ -141,7 +142,9 @@ class SimulatedClient {
       return world.after(quiet.until - world.now + random.next() * knobs.thinkMsMax, () => this.#next())
     const key = random.pick(knobs.keys)
     if (key === knobs.countingKey) return this.#count(key)
-    const verb = random.pick(verbs)
+    // After a silence everybody looks before anybody writes: what was told then has to hold when something old comes in.
+    const isFirstLook = quiet !== undefined && world.now >= quiet.until && world.now < quiet.until + firstLookMs
+    const verb = isFirstLook ? 'get' : random.pick(verbs)
     const seen = this.#seen.get(key)
     const isWrite = verb === 'create' || verb === 'update' || verb === 'set'
     const mayHaveCondition = verb === 'update' || verb === 'set' || verb === 'destroy'

@@ -1,6 +1,8 @@
 /** Links that lose, hold back or hold for very long what goes over them. */
-import type { KeyRecord } from '../../../core/record/record.ts'
+import { epochMs, type EpochMs } from '../../../core/base/types.ts'
+import { isDead, type KeyRecord } from '../../../core/record/record.ts'
 import { sameBallot } from '../../register/ballot.ts'
+import { wallStart } from '../clock.ts'
 import type { Disk } from '../disk.ts'
 import { clientsEnd } from '../network.ts'
 import type { Carried } from '../site.ts'
@@ -10,8 +12,8 @@ import { awaitMessage, type Act, type Scene } from './act.ts'
 const longMs = 1_500
 /** Between the first and the last message of a round that is held up. */
 const apartMsMax = 60
-/** How long a round is looked for that lets an entry live longer. */
-const choosyMs = 100
+/** How long all that lets entries live longer is held up. */
+const touchesMs = 500
 /** What a message waits that nobody expects any more. */
 const veryLateMs = 4_000
 const patienceMs = 200
@@ -98,6 +100,10 @@ export const linkActs = {
     lateRound(scene)
     return true
   },
+  'late-touches': (scene) => {
+    lateTouches(scene)
+    return true
+  },
 } satisfies Record<string, Act>
 
 const oneLink = (proxy: string, server: string, isBack: boolean): readonly [string, string] => (isBack ? [server, proxy] : [proxy, server])
@@ -119,20 +125,30 @@ function loneAccept({ world, site, lengthMs, later, watch }: Scene): void {
   later(patienceMs, stop)
 }
 
-/** With all repetitions of what it does. At first one is looked for that lets an entry live longer: it must not find it dead, and wake it. */
-function lateRound({ world, site, lengthMs, later, watch }: Scene): void {
-  const { random } = world
-  const choosyUntil = world.now + choosyMs
+/** With all repetitions of what it does. */
+function lateRound({ world, lengthMs, later, watch }: Scene): void {
   let held: string | undefined
-  const stop = watch((_from, to, message) => {
+  const stop = watch((_from, _to, message) => {
     if (message.type !== 'accept') return 'goes'
-    const { key, record } = message
-    const name = `${key} ${record.lastRequest}`
-    if (held === undefined && (world.now > choosyUntil || livesLonger(record, site.server(to)?.disk.read(message.shard, key)))) held = name
-    return name === held ? { heldMs: lengthMs + random.next() * apartMsMax } : 'goes'
+    const name = `${message.key} ${message.record.lastRequest}`
+    held ??= name
+    return name === held ? { heldMs: lengthMs + world.random.next() * apartMsMax } : 'goes'
   })
   later(patienceMs, () => void (held === undefined && stop()))
 }
 
-const livesLonger = ({ value, expiresAt }: KeyRecord, now: ReturnType<Disk['read']>): boolean =>
-  value !== undefined && typeof now === 'object' && now.record.expiresAt !== 0 && (expiresAt === 0 || expiresAt > now.record.expiresAt)
+/** All that lets an entry live longer comes when it would be dead without: it must not wake what somebody was told is dead. */
+function lateTouches({ world, site, lengthMs, later, watch }: Scene): void {
+  const comesAt = world.now + lengthMs
+  const at = epochMs(wallStart + comesAt + apartMsMax)
+  const stop = watch((_from, to, message) => {
+    if (message.type !== 'accept' || !livesThen(message.record, at)) return 'goes'
+    const before = site.server(to)?.disk.read(message.shard, message.key)
+    return diesBefore(before, at) ? { heldMs: comesAt - world.now + world.random.next() * apartMsMax } : 'goes'
+  })
+  later(Math.min(touchesMs, lengthMs), stop)
+}
+
+const livesThen = (record: KeyRecord, at: EpochMs): boolean => record.value !== undefined && !isDead(record, at)
+const diesBefore = (held: ReturnType<Disk['read']>, at: EpochMs): boolean =>
+  typeof held === 'object' && held.record.value !== undefined && isDead(held.record, at)
