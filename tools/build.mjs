@@ -13,7 +13,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')
 const stampPath = join(dist, '.stamp')
 
-const sourceFolders = ['core', 'patterns', 'examples']
+const sourceFolders = ['core', 'patterns', 'server', 'examples']
 const sourceFiles = [
   'package.json',
   'package-lock.json',

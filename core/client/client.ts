@@ -8,7 +8,7 @@ import { invalid, KvError } from '../kv/errors.ts'
 import type { Entry, KV } from '../kv/kv.ts'
 import { checkDuration, utf8Length, type Capabilities, type Limits } from '../kv/limits.ts'
 import { Pool } from '../net/pool.ts'
-import { systemTicker } from '../net/ticker.ts'
+import { Hold, systemTicker } from '../net/ticker.ts'
 import { Credentials, type TlsFiles } from '../net/tls.ts'
 import type { KvOperation, Outcome } from '../record/operation.ts'
 import { kvOver } from '../stores/verbs.ts'
@@ -60,6 +60,7 @@ class Client {
   readonly #credentials: Credentials | undefined
   readonly #pool: Pool<JunoMessage, JunoMessage>
   readonly #calls: Calls
+  readonly #hold = new Hold()
 
   constructor({ addresses, namespace }: Target, credentials: Credentials | undefined, connections: number, deadlineMs: number | undefined) {
     if (utf8Length(namespace) < 0) invalid('a namespace must be valid Unicode')
@@ -87,7 +88,8 @@ class Client {
   /** Asks what the namespace takes, and is then ready. */
   async begin(timeoutMs: number) {
     const own = encodeOwnRequest({ timeoutMs })
-    const answer = await this.#pool.request(requestOf(Opcode.nop, { own, namespace: this.#namespace }), { timeoutMs })
+    const nop = requestOf(Opcode.nop, { own, namespace: this.#namespace })
+    const answer = await this.#hold.during(() => this.#pool.request(nop, { timeoutMs }))
     const told = answer.meta.own === undefined ? undefined : decodeOwnLimits(answer.meta.own)
     if (told === undefined)
       throw new KvError('UNAVAILABLE', {
@@ -111,9 +113,10 @@ class Client {
     })
     return {
       capabilities,
-      apply: (key: string, operation: KvOperation, wait: Parameters<Calls['write']>[2]) => this.#calls.write(key, operation, wait),
+      apply: (key: string, operation: KvOperation, wait: Parameters<Calls['write']>[2]) =>
+        this.#hold.during(() => this.#calls.write(key, operation, wait)),
       read: async (keys: readonly string[], wait: Parameters<Calls['write']>[2]) => {
-        const answers = await Promise.all(keys.map((key) => this.#calls.read(key, wait)))
+        const answers = await this.#hold.during(() => Promise.all(keys.map((key) => this.#calls.read(key, wait))))
         // Each key was read at a moment of its own; the latest is the answer's, and what has died by then is not shown.
         const now = keys.length === 0 ? (this.#calls.storeTime ?? epochMs(0)) : epochMs(Math.max(...answers.map((answer) => answer.now)))
         const entries = answers.map(({ entry }) => (entry?.expiresAt !== undefined && entry.expiresAt <= now ? undefined : entry))
@@ -124,9 +127,12 @@ class Client {
   }
 
   async close(): Promise<void> {
-    await this.#calls.close()
-    await this.#pool.close()
-    await this.#credentials?.[Symbol.asyncDispose]()
+    await this.#hold.during(async () => {
+      await this.#calls.close()
+      await this.#pool.close()
+      await this.#credentials?.[Symbol.asyncDispose]()
+    })
+    this.#hold.end()
   }
 
   async #send(

@@ -14,6 +14,28 @@ export interface Ticker {
 /** The longest delay that a timer of Node takes; a longer one would fire at once. */
 const timerMsMax = 2_147_483_647
 
+/**
+ * Keeps the process alive while something is under way: timers of ours do not, and a socket that is not open yet does not either, so a
+ * program that waits for an answer would end in silence.
+ */
+export class Hold {
+  readonly #timer = setInterval(() => undefined, timerMsMax).unref()
+  #count = 0
+
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#count++ === 0) this.#timer.ref()
+    try {
+      return await work()
+    } finally {
+      if (--this.#count === 0) this.#timer.unref()
+    }
+  }
+
+  end(): void {
+    clearInterval(this.#timer)
+  }
+}
+
 export const systemTicker: Ticker = {
   now: () => performance.now(),
   after(ms, act) {

@@ -73,6 +73,7 @@ const planted: [wall: string, path: string, code: string, rule: string][] = [
   ['storage imports the proxy', 'server/storage/p1.ts', imports('../proxy/coordinator.ts'), 'no-restricted-imports'],
   ['the proxy imports node', 'server/proxy/p1.ts', imports('node:net'), 'no-restricted-imports'],
   ['the edge imports the simulator', 'server/edge/p1.ts', imports('../sim/world.ts'), 'no-restricted-imports'],
+  ['the command line imports the simulator', 'server/cli/p1.ts', imports('../sim/world.ts'), 'no-restricted-imports'],
   ['the edge imports a pattern', 'server/edge/p2.ts', imports('../../patterns/counters/index.ts'), 'no-restricted-imports'],
   ['the simulator imports a store', 'server/sim/p1.ts', imports('../../core/stores/memory.ts'), 'no-restricted-imports'],
   ['an example imports a path of core', 'examples/payments/p1.ts', imports('../../core/index.ts'), 'no-restricted-imports'],

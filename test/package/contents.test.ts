@@ -25,7 +25,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 describe('the tarball', () => {
   const required = ['package.json', 'README.md', 'LICENSE', 'NOTICE', 'CHANGELOG.md']
   test('has only the listed files', () => {
-    const code = /^dist\/(core|patterns)\/[\w/-]+\.(js|d\.ts)$/
+    const code = /^dist\/(core|patterns|server)\/[\w/-]+\.(js|d\.ts)$/
     expect(packed.files.filter((path) => !required.includes(path) && !code.test(path))).toEqual([])
     for (const path of required) expect(packed.files).toContain(path)
   })
