@@ -1,4 +1,5 @@
-/** `cert init` and `cert issue`: an authority of a cluster, and certificates of its processes and clients. */
+/** `cert init`, `cert issue`, `cert key`: an authority of a cluster, certificates of its processes and clients, and keys for what lies on its disks. */
+import { readFile, rename, writeFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { epochMs } from '../../core/base/types.ts'
 import { invalid } from '../../core/kv/errors.ts'
@@ -34,6 +35,26 @@ export function addCertificates(program: Command, run: (work: (output: Output) =
         if (!isRole(role)) invalid(`a role is one of ${roles.join(', ')}, not '${role}'`)
         const { issueInFolder } = await import('../edge/certificates.ts')
         return written(output, await issueInFolder(dir, { role, name, hosts: host }, epochMs(Date.now())))
+      }),
+    )
+  cert
+    .command('key')
+    .description('adds a key to the key file of the proxies, and makes the file if there is none; the newest one seals')
+    .option('--file <path>', 'where', 'certs/hapax.keys')
+    .action(({ file }: { readonly file: string }) =>
+      run(async (output) => {
+        const { newKeyLine, parseKeyRing } = await import('../edge/sealer.ts')
+        const before = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+          if (error.code === 'ENOENT') return ''
+          throw error
+        })
+        const version = before.trim() === '' ? 1 : (parseKeyRing(before).at(-1)?.version ?? 0) + 1
+        const text = `${before}${before === '' || before.endsWith('\n') ? '' : '\n'}${newKeyLine(version)}\n`
+        // Proxies may read it at any moment: they see the old file or the new one.
+        await writeFile(`${file}.new`, text, { mode: 0o600, flag: 'wx' })
+        await rename(`${file}.new`, file)
+        output.result(`wrote key ${version} to ${file}`, { ok: true, file, version })
+        return exitCodes.done
       }),
     )
 }

@@ -3,6 +3,8 @@
 import { readFileSync } from 'node:fs'
 import type { Io } from './output.ts'
 
+/** docs/cli.md. */
+const failureStatus = 70
 const exitWith = (code: number): void => void (process.exitCode = code)
 // Whoever reads our output may have had enough of it: `hapax get x | head -c 10`.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
@@ -15,6 +17,10 @@ const io: Io = {
     const parts: Uint8Array[] = []
     for await (const part of process.stdin) parts.push(part as Uint8Array)
     return Uint8Array.from(Buffer.concat(parts))
+  },
+  fail(error) {
+    process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+    process.exit(failureStatus)
   },
   ended: () =>
     new Promise((resolve) => {

@@ -13,6 +13,8 @@ export interface Io {
   readonly input: () => Promise<Uint8Array>
   /** Resolves when the process is asked to end. */
   readonly ended: () => Promise<void>
+  /** A disk failed, or a law of our own was broken: the process ends at once, and says nothing more to anybody. */
+  readonly fail: (error: unknown) => void
 }
 
 /** docs/cli.md has them, too. */

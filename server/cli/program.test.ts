@@ -23,6 +23,9 @@ async function hapax(args: readonly string[], input = '', env: Readonly<Record<s
       err: (text) => void (err += text),
       input: async () => Uint8Array.from(Buffer.from(input)),
       ended: async () => undefined,
+      fail: (error) => {
+        throw error
+      },
     },
     '1.2.3',
   )

@@ -7,6 +7,7 @@ import { addCertificates } from './certificates.ts'
 import { addDev } from './dev.ts'
 import { addExplain } from './explain.ts'
 import { exitCodes, failed, outputOf, type ExitCode, type Io, type Output } from './output.ts'
+import { addServe } from './serve.ts'
 import { addVerbs } from './verbs.ts'
 
 /** @param args without the names of the interpreter and the file @returns the exit code */
@@ -29,6 +30,7 @@ export async function runCommand(args: readonly string[], io: Io, version: strin
       `\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 there is no such entry, 4 refused, 5 it may have happened or not\n`,
     )
   addDev(program, io, run)
+  addServe(program, io, version, run)
   addVerbs(program, io, run)
   addCertificates(program, run)
   addExplain(program, run)

@@ -19,7 +19,7 @@ import type { JunoMessage } from '../../core/wire/juno-message.ts'
 import type { Source } from '../cluster/source.ts'
 import { Coordinator } from '../proxy/coordinator.ts'
 import * as door from '../proxy/juno-door.ts'
-import { Admission, openPolicy, type Policy } from '../proxy/policy.ts'
+import { Admission, openPolicy, type Policy, type PolicyVerb } from '../proxy/policy.ts'
 import { gapMsMax, TurnWatch, workOf, type ClientRequest } from '../proxy/session.ts'
 import type { Answer, Instant, RegisterEvent, Work } from '../register/work.ts'
 import { Links } from './links.ts'
@@ -43,6 +43,8 @@ export interface ProxyServerOptions {
   /** JunoDB's clients may send a request again under its id. Default false, see session.ts. */
   readonly plainIdsRepeat?: boolean
   readonly onEvent?: (event: RegisterEvent | 'unread-dropped') => void
+  /** A request was answered: with JunoDB's status, after so many milliseconds. */
+  readonly onRequest?: (verb: PolicyVerb, status: number, ms: number) => void
   /** A law of our own was broken: the process has to end. */
   readonly onFailure: (error: unknown) => void
 }
@@ -203,7 +205,7 @@ export class ProxyServer implements AsyncDisposable {
         },
         at.mono,
       )
-      if (!verdict.isAllowed) return reply(door.deniedMessage(message, verdict, at.wall))
+      if (!verdict.isAllowed) return this.#tell(reading.verb, reply, door.deniedMessage(message, verdict, at.wall), at.mono)
       const name = registerKey(namespace, key)
       const { request, plainIdsRepeat = this.#options.plainIdsRepeat } = door.requestOf(
         message,
@@ -238,11 +240,16 @@ export class ProxyServer implements AsyncDisposable {
     const entry = door.entryOf(answer)
     try {
       const payload = entry === undefined ? undefined : this.#opened(name, entry.value)
-      reply(door.answerMessage(message, verb, answer, payload, performance.now() - startedMono))
+      this.#tell(verb, reply, door.answerMessage(message, verb, answer, payload, performance.now() - startedMono), startedMono)
     } catch (error) {
       if (!isKvError(error)) throw error
-      reply(door.faultMessage(message, error.code, internalStatus, answer.now))
+      this.#tell(verb, reply, door.faultMessage(message, error.code, internalStatus, answer.now), startedMono)
     }
+  }
+
+  #tell(verb: PolicyVerb | 'touch', reply: Reply<JunoMessage>, message: JunoMessage, startedMono: number): void {
+    reply(message)
+    this.#options.onRequest?.(verb === 'touch' ? 'get' : verb, message.status, performance.now() - startedMono)
   }
 
   #opened(name: string, value: Uint8Array): Uint8Array | undefined {
