@@ -7,7 +7,7 @@
 export interface DemoEvent {
   /** Epoch milliseconds. */
   readonly at: number
-  readonly from: 'supervisor' | 'shop' | 'bank' | 'warehouse'
+  readonly from: 'supervisor' | 'shop' | 'bank' | 'warehouse' | 'cluster'
   /** A few words: 'claimed', 'charge booked'. */
   readonly what: string
   readonly detail?: string

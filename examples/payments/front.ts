@@ -7,7 +7,8 @@ import { readFileSync } from 'node:fs'
 import { Agent, createServer, request, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { DemoEvent, ToBank } from './channel.ts'
-import { race, stampede, type Tally } from './crowd.ts'
+import { attacks, type Attack, type Cluster } from './cluster.ts'
+import { race, rush, stampede, type Tally } from './crowd.ts'
 
 export interface Front {
   readonly port: number
@@ -26,6 +27,8 @@ export interface FrontOptions {
   readonly shop: Process
   readonly bank: Process & { tell(message: ToBank): void }
   readonly warehouse: Process
+  /** Where the shop keeps its data, if that is not in its own process. */
+  readonly cluster?: () => Cluster | undefined
 }
 
 const limits = {
@@ -58,7 +61,7 @@ const pageHeaders = {
 const ownToConnection = new Set(['connection', 'keep-alive', 'proxy-connection'])
 
 /** Listens on 127.0.0.1. @throws what `listen` throws: EADDRINUSE. */
-export async function openFront({ port, shop, bank, warehouse }: FrontOptions): Promise<Front> {
+export async function openFront({ port, shop, bank, warehouse, cluster = () => undefined }: FrontOptions): Promise<Front> {
   const agent = new Agent({ keepAlive: true, maxSockets: limits.shopConnectionsMax })
   const events = eventLog()
   let isCrowded = false
@@ -89,9 +92,15 @@ export async function openFront({ port, shop, bank, warehouse }: FrontOptions): 
         if (warehouse.port === undefined) return problem(res, 503, 'the warehouse is down; it is being started')
         return pass(req, res, warehouse.port, `/counts${url.search}`)
       case 'POST /demo/stampede':
-        return crowd(res, stampede, url)
+        return crowdOf(res, stampede, url)
       case 'POST /demo/race':
-        return crowd(res, race, url)
+        return crowdOf(res, race, url)
+      case 'GET /demo/cluster':
+        return answered(res, { members: cluster()?.members() ?? [] })
+      case 'POST /demo/cluster':
+        return attack(res, url)
+      case 'POST /demo/rush':
+        return crowd(res, (shopPort) => rush(shopPort, () => void cluster()?.attack(url.searchParams.get('name') ?? '', 'kill')))
       case 'POST /demo/kill':
         shop.kill()
         return void res.writeHead(204).end()
@@ -103,14 +112,25 @@ export async function openFront({ port, shop, bank, warehouse }: FrontOptions): 
     }
   }
 
-  /** One crowd at a time: two at once would show each other's numbers. */
-  function crowd(res: ServerResponse, send: (shopPort: number, sku: string) => Promise<Tally>, url: URL): void {
+  function attack(res: ServerResponse, { searchParams }: URL): void {
+    const how = attacks.find((one): one is Attack => one === searchParams.get('how'))
+    if (how === undefined) return problem(res, 400, `a storage server can be attacked by ${attacks.join(', ')}`)
+    if (cluster()?.attack(searchParams.get('name') ?? '', how) !== true) return problem(res, 409, 'it does not serve now')
+    res.writeHead(204).end()
+  }
+
+  function crowdOf(res: ServerResponse, send: (shopPort: number, sku: string) => Promise<Tally>, url: URL): void {
     const sku = /^[\w.-]{1,64}$/.exec(url.searchParams.get('sku') ?? '')?.[0]
     if (sku === undefined) return problem(res, 400, 'a crowd wants a sku')
+    crowd(res, (shopPort) => send(shopPort, sku))
+  }
+
+  /** One crowd at a time: two at once would show each other's numbers. */
+  function crowd(res: ServerResponse, send: (shopPort: number) => Promise<Tally>): void {
     if (shop.port === undefined || isCrowded) return problem(res, 503, 'the shop is down, or a crowd is there already')
     isCrowded = true
-    void send(shop.port, sku)
-      .then((tally) => res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(tally)))
+    void send(shop.port)
+      .then((tally) => answered(res, tally))
       .finally(() => (isCrowded = false))
   }
 
@@ -203,6 +223,9 @@ function down(req: IncomingMessage, res: ServerResponse): void {
   const headers = { 'content-type': 'application/json', 'retry-after': '1', 'stripe-should-retry': 'true' }
   res.writeHead(503, headers).end(`${JSON.stringify({ error: { type: 'api_error', message: title } })}\n`)
 }
+
+const answered = (res: ServerResponse, body: unknown): void =>
+  void res.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(body))
 
 function problem(res: ServerResponse, status: number, title: string): void {
   if (res.headersSent || res.destroyed) return

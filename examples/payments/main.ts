@@ -3,6 +3,7 @@
  * Invariant: when this process ends, however it ends, they end too; at a clean end no file of ours is left
  * unless DATA_DIR asked for it. Why the address is kept here: a shop that was killed must be able to come back behind it.
  *
+ * `--cluster`: the shop keeps its data in a cluster of storage servers and proxies, processes too (cluster.ts).
  * PORT (default 7080; 0: any free one), DATA_DIR (default: a temporary directory, removed at the end), LEASE, BANK_DELAY_MS, WAREHOUSE_DELAY_MS.
  */
 import { fork, type ChildProcess } from 'node:child_process'
@@ -10,7 +11,9 @@ import { mkdtemp, mkdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
 import type { FromChild, ToBank } from './channel.ts'
+import { openCluster, type Cluster } from './cluster.ts'
 import { openFront, type Front } from './front.ts'
 
 const limits = {
@@ -115,7 +118,17 @@ class Kept {
   }
 }
 
+function asked(): { readonly cluster: boolean } {
+  try {
+    return parseArgs({ options: { cluster: { type: 'boolean', default: false } } }).values
+  } catch (error) {
+    console.error(`${(error as Error).message}\nnpm start -- [--cluster]`)
+    process.exit(2)
+  }
+}
+
 async function main(): Promise<void> {
+  const { cluster: isClustered } = asked()
   const port = Number(process.env.PORT ?? 7080)
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new Error(`PORT must be a number from 0 to 65535, not '${process.env.PORT}'`)
@@ -124,6 +137,7 @@ async function main(): Promise<void> {
   await mkdir(dir, { recursive: true })
 
   let front: Front | undefined
+  let cluster: Cluster | undefined
   let ending: Promise<void> | undefined
   const end = (code: number, reason?: string): void => {
     if (reason !== undefined) console.error(reason)
@@ -139,6 +153,7 @@ async function main(): Promise<void> {
       await shop.close()
       await bank.close()
       await warehouse.close()
+      await cluster?.close()
       if (!given) await rm(dir, { recursive: true, force: true })
       process.exit()
     })()
@@ -161,7 +176,7 @@ async function main(): Promise<void> {
   )
   const shop = new Kept(
     'shop',
-    () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort), WAREHOUSE_PORT: String(warehouse.lastPort) }),
+    () => ({ DATA_DIR: dir, BANK_PORT: String(bank.lastPort), WAREHOUSE_PORT: String(warehouse.lastPort), HAPAX_URL: cluster?.url }),
     onMessage,
     (reason) => end(1, reason),
   )
@@ -174,18 +189,23 @@ async function main(): Promise<void> {
   }
 
   try {
-    front = await openFront({ port, shop, bank, warehouse })
+    front = await openFront({ port, shop, bank, warehouse, cluster: () => cluster })
   } catch (error) {
     return end(
       1,
       (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? `port ${port} is in use; give another one with PORT=` : String(error),
     )
   }
+  try {
+    if (isClustered) cluster = await openCluster(dir, (event) => front?.log(event))
+  } catch (error) {
+    return end(1, String(error))
+  }
   await Promise.all([bank.start(), warehouse.start()])
   await shop.start()
   if (ending) return
   const url = `http://127.0.0.1:${front.port}`
-  console.log(`The shop is open. Press Pay twice, or kill it in the middle of a charge:
+  console.log(`The shop is open${cluster === undefined ? '' : `, its data in ${cluster.members().length} processes at ${cluster.url}`}. Press Pay twice, or kill it in the middle of a charge:
 
 ${url}
 

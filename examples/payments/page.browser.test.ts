@@ -1,5 +1,5 @@
 /**
- * The page in a real browser: every button, every number, both widths, keyboard alone, no request to anywhere else (G29, G31).
+ * The page in a real browser: every button, every number, both widths, keyboard alone, no request to anywhere else (G29, G31); and on a cluster (W19).
  * Screenshots lie in HAPAX_SCREENSHOTS, else in a folder that is removed.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -24,6 +24,8 @@ const patience = { timeout: 40_000 }
 
 let folder = ''
 let shop: StartedShop
+/** The shop on a cluster. */
+let clustered: StartedShop
 let context: BrowserContext
 const strangers: string[] = []
 const errors: string[] = []
@@ -33,6 +35,7 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'hapax-browser-'))
   if (process.env.HAPAX_SCREENSHOTS) mkdirSync(process.env.HAPAX_SCREENSHOTS, { recursive: true })
   shop = await startShop({ LEASE: '4s' })
+  clustered = await startShop({}, ['dist/examples/payments/main.js', '--cluster'])
   const found = (process.env.PATH ?? '').split(delimiter).flatMap((path) => names.map((name) => join(path, name)))
   const executablePath = process.env.HAPAX_CHROMIUM ?? found.find((path) => existsSync(path))
   if (executablePath === undefined) throw new Error(`there is none of ${names.join(', ')} on the PATH`)
@@ -43,22 +46,24 @@ beforeAll(async () => {
     reducedMotion: 'reduce',
   })
   context.on('request', (request) => {
-    if (!request.url().startsWith(`${shop.url}/`) && !request.url().startsWith('data:')) strangers.push(request.url())
+    const own = [`${shop.url}/`, `${clustered.url}/`, 'data:']
+    if (!own.some((start) => request.url().startsWith(start))) strangers.push(request.url())
   })
 }, 180_000)
 
 afterAll(async () => {
   await context?.close()
   await shop?.end('SIGTERM')
+  await clustered?.end('SIGTERM')
   rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 })
 }, 60_000)
 
-async function opened(width: number, height: number, colorScheme: 'light' | 'dark' = 'light'): Promise<Page> {
+async function opened(width: number, height: number, colorScheme: 'light' | 'dark' = 'light', { url } = shop): Promise<Page> {
   const page = await context.newPage()
   page.on('pageerror', (error) => errors.push(error.message))
   await page.setViewportSize({ width, height })
   await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
-  await page.goto(shop.url)
+  await page.goto(url)
   await page.getByRole('button', { name: 'Pay', exact: true }).and(page.locator(':enabled')).waitFor(patience)
   return page
 }
@@ -178,6 +183,46 @@ test('the keyboard alone is enough, and the focus is seen (G29)', async () => {
   expect(await page.evaluate("getComputedStyle(document.querySelector('button')).transitionProperty")).toBe('none')
   await shot(page, 'dark-1440')
   await page.setViewportSize({ width: 390, height: 844 })
+  expect(await overflow(page)).toBe(0)
+  await page.close()
+})
+
+test('on a cluster a storage server is killed while a hundred pay: all are paid, and charged once; it comes back (W19)', async () => {
+  const page = await opened(1440, 900, 'light', clustered)
+  const pidOf = async (): Promise<string | null> => page.getByTestId('storage-1').locator('em').textContent()
+  await page.getByTestId('storage-1').getByText('serving').waitFor(patience)
+  const pid = await pidOf()
+  await page.getByRole('button', { name: '100 pay while a storage server is killed', exact: true }).click(patience)
+  await numberIs(page, 'rush-paid', 100)
+  await numberIs(page, 'rush-failed', 0)
+  await numberIs(page, 'rush-charges', 100)
+  for (const what of ['killed', 'serves again']) {
+    await page.locator('.log li', { hasText: what }).filter({ hasText: 'storage-1' }).first().waitFor(patience)
+  }
+  await page.getByTestId('storage-1').getByText('serving').waitFor(patience)
+  expect(await pidOf()).not.toBe(pid)
+  await shot(page, 'cluster-1440')
+  await page.close()
+})
+
+test('on a cluster one storage server is stopped and then one is slow: writes are accepted, and paying goes on (W19)', async () => {
+  const page = await opened(390, 844, 'light', clustered)
+  for (const [how, state] of [
+    ['stop', 'stopped'],
+    ['slow', 'slow'],
+  ] as const) {
+    await page.getByRole('button', { name: `${how} storage-2`, exact: true }).click(patience)
+    await page.getByTestId('storage-2').getByText(state, { exact: true }).first().waitFor(patience)
+    expect(await page.getByTestId('accepts').textContent()).toContain('yes')
+    await press(page, 'Pay')
+    await numberIs(page, 'booked', 1)
+    if (how === 'stop') await shot(page, 'cluster-390')
+    await page.getByTestId('storage-2').locator('mark', { hasText: 'serving' }).waitFor(patience)
+    await press(page, 'New order')
+  }
+  await page.getByRole('button', { name: 'kill proxy-1', exact: true }).click(patience)
+  await press(page, 'Pay')
+  await numberIs(page, 'booked', 1)
   expect(await overflow(page)).toBe(0)
   await page.close()
 })

@@ -7,6 +7,7 @@
 import { join } from 'node:path'
 import express, { type NextFunction, type Request, type Response } from 'express'
 import { json, modify, scoped, type Duration } from 'hapax'
+import { connect } from 'hapax/client'
 import { embedded } from 'hapax/embedded'
 import { idempotency } from 'hapax/idempotency'
 import { idempotent } from 'hapax/idempotency/express'
@@ -28,8 +29,9 @@ interface Order {
   readonly charge?: string
 }
 
-// 1. A store in this process. What it has answered is on disk.
-const kv = await embedded({ dir: join(process.env.DATA_DIR ?? 'data', 'shop') })
+// 1. A store in this process, or a cluster: the same calls. What it has answered is on disk.
+const { HAPAX_URL: url, DATA_DIR: dir = 'data' } = process.env
+const kv = url === undefined ? await embedded({ dir: join(dir, 'shop') }) : await connect(`${url}/shop`)
 const orders = scoped(kv, 'order', { codec: json<Order>() })
 const bank = bankAt(Number(process.env.BANK_PORT))
 

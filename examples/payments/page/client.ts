@@ -160,3 +160,18 @@ export async function quote(client: string): Promise<Quote> {
   }
   return { status, limitLines: limitLines.map((line) => line.join(': ')), remaining: numberOf('r'), resetSeconds: numberOf('t') }
 }
+
+/** A process of the cluster under the shop. */
+export interface Member {
+  readonly name: string
+  readonly role: 'storage' | 'proxy'
+  readonly pid: number
+  readonly address: string
+  readonly state: 'serving' | 'down' | 'stopped' | 'slow'
+}
+/** None: the shop keeps its data in its own process. */
+export const membersOf = async (): Promise<readonly Member[]> => (await asked<{ members: Member[] }>('/demo/cluster')).members
+export const attackMember = (name: string, how: 'kill' | 'stop' | 'slow'): Promise<unknown> =>
+  fetch(`/demo/cluster?name=${name}&how=${how}`, { method: 'POST' })
+/** Many pay at once, each an order of its own; half way the named process is killed. */
+export const rush = (name: string): Promise<Tally & { readonly slowestMs: number }> => asked(`/demo/rush?name=${name}`, { method: 'POST' })

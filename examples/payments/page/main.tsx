@@ -6,12 +6,13 @@
 import { render } from 'preact'
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
 import { killInNextCharge, killNow, ledgerOf, newKey, newOrder, pay, type Exchange, type Ledger, type Order } from './client.ts'
+import { ClusterPanel, useMembers } from './cluster.tsx'
 import { Limits, ProductPage, Stock } from './panels.tsx'
 
 interface LogLine {
   readonly id: string
   readonly at: number
-  readonly from: 'supervisor' | 'shop' | 'bank' | 'warehouse'
+  readonly from: 'supervisor' | 'shop' | 'bank' | 'warehouse' | 'cluster'
   readonly what: string
   readonly detail?: string
   readonly code?: string
@@ -32,6 +33,7 @@ function Page() {
   const [chosen, setChosen] = useState<number>()
   const [ledger, setLedger] = useState<Ledger>()
   const { lines, live } = useEventLog()
+  const members = useMembers()
 
   const show = useCallback((exchange: Exchange) => {
     setExchanges((before) => [exchange, ...before].slice(0, exchangesShown))
@@ -179,9 +181,11 @@ function Page() {
           </p>
         </section>
 
+        {members && <ClusterPanel number={7} members={members} />}
+
         <section class="wide" aria-labelledby="log">
           <h2 id="log">
-            <i>7</i> Event log
+            <i>{members ? 8 : 7}</i> Event log
           </h2>
           <ol class="log" tabIndex={0} aria-label="Events, newest first">
             {lines.map((line) => (

@@ -10,7 +10,7 @@ const burst = 20
 const units = 20
 
 /** A panel's button: off while its request is on its way; what goes wrong is said in the panel. */
-function usePress(): { readonly busy: boolean; readonly fault: string | undefined; press(action: () => Promise<void>): () => void } {
+export function usePress(): { readonly busy: boolean; readonly fault: string | undefined; press(action: () => Promise<void>): () => void } {
   const [busy, setBusy] = useState(false)
   const [fault, setFault] = useState<string>()
   const press = (action: () => Promise<void>) => () => {
@@ -24,7 +24,7 @@ function usePress(): { readonly busy: boolean; readonly fault: string | undefine
   return { busy, fault, press }
 }
 
-function Proof({ id, value, isWrong, children }: { id: string; value: number; isWrong: boolean; children: string }) {
+export function Proof({ id, value, isWrong, children }: { id: string; value: number; isWrong: boolean; children: string }) {
   return (
     <div class={isWrong ? 'proof wrong' : 'proof'} aria-live="polite">
       <b data-testid={id}>{value}</b>
