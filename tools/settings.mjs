@@ -59,6 +59,7 @@ name = "pay*"
 value-bytes-max = 65536
 ttl-max = "30d"
 ttl-default = "24h"
+version-max = 65535                  # the last version that clients of JunoDB's are told before 1 comes again; else 4294967295
 requests-per-second = 20000          # of all together, in one proxy
 \`\`\`
 `

@@ -12,6 +12,7 @@ import {
   type Outcome,
   type RecordContext,
   type Request,
+  toldVersion,
 } from './operation.ts'
 import {
   completionBytes,
@@ -134,6 +135,18 @@ test("a context of JunoDB's clients is the present state only when all that it s
   expect(run('update', { ifContext: { version: 4, createdAtS, lastModifiedAt: epochMs(start + 2_502) } }).type).toBe('applied')
   run('destroy')
   expect(run('update', { ifContext: { version: 5 } }).type).toBe('missing')
+})
+
+test("a context of JunoDB's clients counts versions as they were told, again from 1 after the last", () => {
+  const { run } = key()
+  const versionMax = 3
+  run('create')
+  for (const told of [1, 2, 3, 1, 2, 3, 1]) {
+    for (const version of [1, 2, 3, 4, 5].filter((one) => one !== told))
+      expect(run('update', { ifContext: { version, versionMax } }).type, `${version} instead of ${told}`).toBe('version')
+    expect(run('update', { ifContext: { version: told, versionMax } }).type, `${told}`).toBe('applied')
+  }
+  expect([0, 1, 65_535, 65_536, 131_071].map((version) => toldVersion(version, 65_535))).toEqual([0, 1, 65_535, 1, 1])
 })
 
 test('an entry is dead at the very instant of its expiry, and alive a millisecond before', () => {

@@ -53,10 +53,18 @@ export type Operation =
  */
 export interface RecordContext {
   readonly version: number
+  /** The last version that the client is told before 1 comes again; undefined: none does. */
+  readonly versionMax?: number | undefined
   /** Whole seconds. */
   readonly createdAtS?: number | undefined
   readonly lastModifiedAt?: EpochMs | undefined
 }
+
+/**
+ * A version as JunoDB's clients are told it. That of the record only rises: an order of states must not depend on what a client can count to.
+ * @param versionMax the last one before 1 comes again (juno: cmd/proxy/config, MaxRecordVersion)
+ */
+export const toldVersion = (version: number, versionMax: number): number => (version === 0 ? 0 : ((version - 1) % versionMax) + 1)
 
 /** Those of the contract. */
 export type KvOperation = Exclude<Operation, { readonly verb: 'touch' }>
@@ -160,8 +168,8 @@ function decide(operation: Operation, record: KeyRecord | undefined, now: EpochM
   }
 }
 
-const isIn = (record: KeyRecord, { version, createdAtS, lastModifiedAt }: RecordContext): boolean =>
-  record.version === version &&
+const isIn = (record: KeyRecord, { version, versionMax, createdAtS, lastModifiedAt }: RecordContext): boolean =>
+  version === (versionMax === undefined ? record.version : toldVersion(record.version, versionMax)) &&
   (createdAtS === undefined || Math.floor(record.createdAt / 1_000) === createdAtS) &&
   (lastModifiedAt === undefined || record.lastModifiedAt === lastModifiedAt)
 

@@ -62,6 +62,7 @@ interface Waiting {
   readonly verb: ClientRequest['verb']
   readonly reply: Reply<JunoMessage>
   readonly startedMono: number
+  readonly versionMax: number
 }
 
 export class ProxyServer implements AsyncDisposable {
@@ -214,7 +215,7 @@ export class ProxyServer implements AsyncDisposable {
         verdict.limits,
       )
       const work = workOf(request, at, plainIdsRepeat === undefined ? {} : { plainIdsRepeat })
-      this.#waiting.set(work, { message, name, verb: request.verb, reply, startedMono: at.mono })
+      this.#waiting.set(work, { message, name, verb: request.verb, reply, startedMono: at.mono, versionMax: verdict.limits.versionMax })
       if (work.operation === undefined) this.#coordinator.read(name, work, at)
       else this.#coordinator.write(name, work, at)
     })
@@ -236,11 +237,12 @@ export class ProxyServer implements AsyncDisposable {
     const waiting = this.#waiting.get(work)
     this.#waiting.delete(work)
     if (waiting === undefined) return // a repair
-    const { message, name, verb, reply, startedMono } = waiting
+    const { message, name, verb, reply, startedMono, versionMax } = waiting
     const entry = door.entryOf(answer)
     try {
       const payload = entry === undefined ? undefined : this.#opened(name, entry.value)
-      this.#tell(verb, reply, door.answerMessage(message, verb, answer, payload, performance.now() - startedMono), startedMono)
+      const telling = { handlingMs: performance.now() - startedMono, versionMax }
+      this.#tell(verb, reply, door.answerMessage(message, verb, answer, payload, telling), startedMono)
     } catch (error) {
       if (!isKvError(error)) throw error
       this.#tell(verb, reply, door.faultMessage(message, error.code, internalStatus, answer.now), startedMono)

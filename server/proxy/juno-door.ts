@@ -7,7 +7,7 @@ import { epochMs, type EpochMs, type Millis } from '../../core/base/types.ts'
 import type { KvErrorCode } from '../../core/kv/errors.ts'
 import type { ExpiryChange } from '../../core/kv/expiry.ts'
 import type { Entry } from '../../core/kv/kv.ts'
-import type { RecordContext } from '../../core/record/operation.ts'
+import { toldVersion, type RecordContext } from '../../core/record/operation.ts'
 import { Opcode, opcodeEnd, replicationFlag, Status, type JunoMessage, type JunoMeta } from '../../core/wire/juno-message.ts'
 import { decodeOwnRequest, encodeOwnAnswer, encodeOwnLimits, type OwnRequest } from '../../core/wire/own-field.ts'
 import type { Answer } from '../register/work.ts'
@@ -76,7 +76,7 @@ export function requestOf(
   const requestId = Buffer.from(meta.requestId as Uint8Array).toString('hex')
   const head = { requestId, timeoutMs: attemptMsMax, value }
   const isTouch = verb === 'get' && ttlMs > 0
-  const ifContext = verb === 'update' ? contextOf(meta) : undefined
+  const ifContext = verb === 'update' ? contextOf(meta, limits) : undefined
   return {
     request: {
       ...head,
@@ -100,9 +100,9 @@ function expiryOf(verb: PolicyVerb, ttlMs: number, { ttlMsDefault }: NamespaceLi
 }
 
 /** The Go client sends version, creation time and originator of a context, the Java client the version. */
-function contextOf({ version, createdAtS, originator }: JunoMeta): RecordContext | undefined {
+function contextOf({ version, createdAtS, originator }: JunoMeta, { versionMax }: NamespaceLimits): RecordContext | undefined {
   if (version === undefined) return undefined
-  return { version, createdAtS, ...(originator === undefined ? {} : { lastModifiedAt: lastModifiedIn(originator) }) }
+  return { version, versionMax, createdAtS, ...(originator === undefined ? {} : { lastModifiedAt: lastModifiedIn(originator) }) }
 }
 
 /**
@@ -117,13 +117,20 @@ function originatorOf(lastModifiedAt: number): Buffer {
 const lastModifiedIn = (originator: Uint8Array): EpochMs =>
   epochMs(Number(Buffer.from(originator.buffer, originator.byteOffset, originator.byteLength).readBigUInt64BE(8)))
 
+/** What an answer to one of JunoDB's clients needs beside what was decided. */
+export interface Telling {
+  readonly handlingMs: number
+  /** Of the namespace, as it was when the request was read. */
+  readonly versionMax: number
+}
+
 /** @param payload of the entry, as it goes to the client; undefined: there is none */
 export function answerMessage(
   message: JunoMessage,
   verb: ClientRequest['verb'],
   answer: Answer,
   payload: Uint8Array | undefined,
-  handlingMs: number,
+  { handlingMs, versionMax }: Telling,
 ): JunoMessage {
   const status = statusOf(verb, answer)
   const entry = entryOf(answer)
@@ -150,7 +157,7 @@ export function answerMessage(
   const lastModifiedAt = Number.parseInt(stamp, 36)
   const meta: JunoMeta = {
     requestId,
-    version: Number(number) % 2 ** 32,
+    version: toldVersion(Number(number), versionMax),
     createdAtS: Math.floor(entry.createdAt / 1_000),
     ...(entry.expiresAt === undefined
       ? {}

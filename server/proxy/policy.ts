@@ -14,6 +14,11 @@ export type PolicyVerb = (typeof policyVerbs)[number]
 export interface NamespaceLimits extends Limits {
   /** For an entry that is made without a time to live, in milliseconds; 0: it lives for ever. JunoDB: 1,800 s. */
   readonly ttlMsDefault: number
+  /**
+   * The last version that JunoDB's clients are told before 1 comes again. JunoDB: all that the field holds, 65,535 in its docker image. A client
+   * that sends back no more than a version (Java) cannot tell two states that are so many changes apart.
+   */
+  readonly versionMax: number
   /** Of all clients together, in one proxy. Absent: no bound but the proxy's own. */
   readonly requestsPerSecond?: number | undefined
 }
@@ -41,10 +46,13 @@ export interface Policy {
   readonly preset: keyof typeof policyPresets
 }
 
+/** A version has 32 bits on the wire. */
+export const versionMaxMax = 0xffff_ffff
+
 /** `juno` is what the reference's package configuration sets (juno-reference, 1.9). */
 export const policyPresets = {
-  wide: { ...limitPresets.wide, ttlMsDefault: 0 },
-  juno: { ...limitPresets.juno, keyBytesMax: 256, ttlMsDefault: 1_800_000 },
+  wide: { ...limitPresets.wide, ttlMsDefault: 0, versionMax: versionMaxMax },
+  juno: { ...limitPresets.juno, keyBytesMax: 256, ttlMsDefault: 1_800_000, versionMax: versionMaxMax },
 } as const satisfies Record<string, NamespaceLimits>
 
 /** On a plain listener, which is on loopback alone, there are no names. */

@@ -12,7 +12,7 @@ const rule = '[[rule]]\nclients = ["payments"]\nnamespaces = ["pay*"]\n'
 
 test('a policy of all that there is', async () => {
   const text = `preset = "juno"\n${rule}verbs = ["get", "create"]\nvalue-bytes-max = 1000\nttl-max = "1h"\nrequests-per-second = 50\n
-[[namespace]]\nname = "pay*"\nkey-bytes-max = 64\nttl-default = "30m"\n`
+[[namespace]]\nname = "pay*"\nkey-bytes-max = 64\nttl-default = "30m"\nversion-max = 65535\n`
   expect(await parsePolicy(text, false)).toEqual({
     preset: 'juno',
     rules: [
@@ -26,7 +26,7 @@ test('a policy of all that there is', async () => {
       },
     ],
     // What is not said is the preset's, so it must not be there.
-    namespaces: [{ name: 'pay*', keyBytesMax: 64, ttlMsDefault: 1_800_000 }],
+    namespaces: [{ name: 'pay*', keyBytesMax: 64, ttlMsDefault: 1_800_000, versionMax: 65_535 }],
   })
 })
 
@@ -51,6 +51,7 @@ describe('a mistake is told, and there is no policy', () => {
     [`${rule}requests-per-second = 0`, 'rule 1: requests-per-second is a whole number from 1'],
     [`${rule}${rule.replace('"payments"', '')}`, 'rule 2: clients is a list of texts'],
     ['[[namespace]]\nname = ""', 'namespace 1: name is a text'],
+    ['[[namespace]]\nname = "a"\nversion-max = 4294967296', 'namespace 1: version-max is a whole number from 1 to 4294967295'],
     ['preset = ', 'cannot be read'],
   ])('%j', async (text, said) => {
     expect(await mistakeOf(text)).toContain(said)

@@ -4,13 +4,13 @@
  */
 import { invalid } from '../../core/kv/errors.ts'
 import { parseDuration, type Duration } from '../../core/base/types.ts'
-import { policyPresets, policyVerbs, type Policy, type PolicyVerb } from '../proxy/policy.ts'
+import { policyPresets, policyVerbs, versionMaxMax, type Policy, type PolicyVerb } from '../proxy/policy.ts'
 
 type Table = Readonly<Record<string, unknown>>
 
 /** What stands in a rule and in a namespace, in the file's words. */
 const ruleKeys = ['clients', 'namespaces', 'verbs', 'value-bytes-max', 'ttl-max', 'requests-per-second']
-const namespaceKeys = ['name', 'key-bytes-max', 'value-bytes-max', 'ttl-max', 'ttl-default', 'requests-per-second']
+const namespaceKeys = ['name', 'key-bytes-max', 'value-bytes-max', 'ttl-max', 'ttl-default', 'version-max', 'requests-per-second']
 
 /**
  * @example a file: `preset = "wide"`, then for each rule `[[rule]]`, `clients = ["payments"]`, `namespaces = ["pay*"]`, `verbs = ["get"]`
@@ -48,6 +48,7 @@ export async function parsePolicy(text: string, isJson: boolean): Promise<Policy
       valueBytesMax: wholeIn(namespace, 'value-bytes-max', where, mistakes),
       ttlMsMax: durationIn(namespace, 'ttl-max', where, mistakes),
       ttlMsDefault: durationIn(namespace, 'ttl-default', where, mistakes),
+      versionMax: wholeIn(namespace, 'version-max', where, mistakes, versionMaxMax),
       requestsPerSecond: wholeIn(namespace, 'requests-per-second', where, mistakes),
     })
   })
@@ -85,10 +86,10 @@ function textsIn(table: Table, name: string, where: string, mistakes: string[]):
   return []
 }
 
-function wholeIn(table: Table, name: string, where: string, mistakes: string[]): number | undefined {
+function wholeIn(table: Table, name: string, where: string, mistakes: string[], most = Number.MAX_SAFE_INTEGER): number | undefined {
   const number = table[name]
-  if (number === undefined || (typeof number === 'number' && Number.isSafeInteger(number) && number > 0)) return number
-  mistakes.push(`${where}: ${name} is a whole number from 1`)
+  if (number === undefined || (typeof number === 'number' && Number.isSafeInteger(number) && number > 0 && number <= most)) return number
+  mistakes.push(`${where}: ${name} is a whole number from 1${most < Number.MAX_SAFE_INTEGER ? ` to ${most}` : ''}`)
   return undefined
 }
 
