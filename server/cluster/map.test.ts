@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { ServerRow } from '../../core/wire/server-message.ts'
 import { noBallot } from '../register/ballot.ts'
-import { movedTo, newMap, nextEpoch, recoveredBy, transact, type ShardMap } from './map.ts'
+import { foundingFault, movedTo, newMap, nextEpoch, recoveredBy, transact, type ShardMap } from './map.ts'
 
 const server = (name: string, more: Partial<ServerRow> = {}): ServerRow => ({
   server: name,
@@ -43,6 +43,20 @@ describe('founding (M1)', () => {
   })
 
   it.each([2, 4, 7])('refuses %i zones', (zones) => expect(() => newMap(zones, 1)).toThrow(/1, 3 or 5 zones/))
+
+  it('waits for as many servers of each zone as it was made for, and lets them share the shards', () => {
+    const five = join(newMap(3, 3, 2), 's0', 't1', 's1', 's2', 't0')
+    expect(five.rows).toEqual([])
+    expect(foundingFault(five, 2)).toBeUndefined()
+    expect(foundingFault(five, 1)).toBe('2 servers of each zone are to found this cluster, not 1')
+    const six = join(five, 't2', 'u0')
+    expect(six.rows.map(({ servers }) => servers)).toEqual([
+      ['s0', 's1', 's2'],
+      ['t0', 't1', 't2'],
+      ['s0', 's1', 's2'],
+    ])
+    expect(foundingFault(six, 1)).toBeUndefined()
+  })
 
   it('refuses a server of a zone that there is not', () => {
     expect(transact(newMap(3, 1), { type: 'map-join', id: 1, server: server('s3') }).answer.isDone).toBe(false)

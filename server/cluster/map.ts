@@ -11,6 +11,8 @@ import { maxBallot, zoneCounts } from '../register/ballot.ts'
 export interface ShardMap {
   readonly zones: number
   readonly shards: number
+  /** So many servers of each zone found the cluster together. Afterwards it says nothing. */
+  readonly serversPerZone: number
   /** Empty until the cluster is founded. */
   readonly rows: readonly ShardRow[]
   /** Before the founding these are candidates. */
@@ -21,11 +23,19 @@ export interface ShardMap {
  * A map of a cluster that nobody has founded yet.
  * @param zones 1, 3 or 5
  * @param shards at least 1
+ * @param serversPerZone at least 1
  */
-export function newMap(zones: number, shards: number): ShardMap {
+export function newMap(zones: number, shards: number, serversPerZone: number = 1): ShardMap {
   assert(zoneCounts.includes(zones), 'a cluster has 1, 3 or 5 zones')
   assert(Number.isSafeInteger(shards) && shards > 0, 'a cluster has at least one shard')
-  return { zones, shards, rows: [], servers: [] }
+  assert(Number.isSafeInteger(serversPerZone) && serversPerZone > 0, 'a zone has at least one server')
+  return { zones, shards, serversPerZone, rows: [], servers: [] }
+}
+
+/** Whoever founds says how many do, and all say the same. @returns what contradicts */
+export function foundingFault(map: ShardMap, serversPerZone: number | undefined): string | undefined {
+  if (map.rows.length > 0 || serversPerZone === undefined || serversPerZone === map.serversPerZone) return undefined
+  return `${map.serversPerZone} servers of each zone are to found this cluster, not ${serversPerZone}`
 }
 
 export const sameIncarnation = (a: Incarnation, b: Incarnation): boolean => a.count === b.count && a.value === b.value
@@ -87,7 +97,10 @@ function withServer(map: ShardMap, row: ServerRow, mayTake: (known: ServerRow) =
   return { ...map, servers: map.servers.map((one) => (one === known ? row : one)) }
 }
 
-/** M1. One candidate of each zone: they are the cluster. Afterwards an empty directory never gets a shard by itself. */
+/**
+ * M1. The first candidates of each zone: they are the cluster. Afterwards an empty directory never gets a shard by itself.
+ * Why the same one of each zone holds a shard: with fewer different sets of servers, fewer losses of two of them cost a shard its majority.
+ */
 function joined(map: ShardMap, row: ServerRow): ShardMap | undefined {
   if (row.zone < 0 || row.zone >= map.zones) return undefined
   const isFounded = map.rows.length > 0
@@ -96,9 +109,13 @@ function joined(map: ShardMap, row: ServerRow): ShardMap | undefined {
   if (isFounded && known !== undefined) return undefined
   const servers = [...map.servers.filter((one) => one !== known), row]
   if (isFounded) return { ...map, servers }
-  const first = Array.from({ length: map.zones }, (_, zone) => servers.find((one) => one.zone === zone)?.server)
-  if (!first.every((server) => server !== undefined)) return { ...map, servers }
-  return { ...map, servers, rows: Array.from({ length: map.shards }, (_, shard) => ({ shard, epoch: 1, servers: first })) }
+  const count = map.serversPerZone
+  const founders = Array.from({ length: map.zones }, (_, zone) => servers.filter((one) => one.zone === zone).slice(0, count))
+  if (founders.some((ofZone) => ofZone.length < count)) return { ...map, servers }
+  // By name, so that those that are called alike hold the same shards.
+  const names = founders.map((ofZone) => ofZone.map(({ server }) => server).toSorted())
+  const rowOf = (shard: number): ShardRow => ({ shard, epoch: 1, servers: names.map((ofZone) => ofZone[shard % count] as string) })
+  return { ...map, servers, rows: Array.from({ length: map.shards }, (_, shard) => rowOf(shard)) }
 }
 
 /** M4. Compare and set by the epoch; M5: what may never be in a row. */

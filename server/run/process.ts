@@ -53,7 +53,7 @@ export async function openProcess(options: ProcessOptions): Promise<RunningProce
     for (const end of closing.splice(0).toReversed()) await end()
   }
   try {
-    const source = await openSource(settings)
+    const source = await openSource(role, settings)
     closing.push(() => source.close())
     const security = await securityOf(options)
     if (security !== 'plain') closing.push(() => security[Symbol.asyncDispose]())
@@ -84,10 +84,11 @@ export async function openProcess(options: ProcessOptions): Promise<RunningProce
   }
 }
 
-async function openSource(values: Settings): Promise<Source> {
+async function openSource(role: ProcessRole, values: Settings): Promise<Source> {
   const { zones, shards } = values
+  const serversPerZone = role === 'storage' ? values['servers-per-zone'] : undefined
   const file = values['map.file']
-  if (file !== undefined) return await FileSource.open({ path: file, zones, shards })
+  if (file !== undefined) return await FileSource.open({ path: file, zones, shards, serversPerZone })
   const [ca, cert, key, password] = await Promise.all(
     (['map.ca', 'map.cert', 'map.key', 'map.password-file'] as const).map(async (name) => {
       const path = values[name]
@@ -104,6 +105,7 @@ async function openSource(values: Settings): Promise<Source> {
     copy: values['map.copy'],
     zones,
     shards,
+    serversPerZone,
     tls: ca === undefined || cert === undefined || key === undefined ? undefined : { ca, cert, key },
     auth: user === undefined || password === undefined ? undefined : { username: user, password: password.toString('utf8').trim() },
   })

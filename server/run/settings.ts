@@ -53,6 +53,12 @@ export const settings = {
   'map.password-file': { kind: text, what: 'a file with the password of that user' },
   'admin.listen': { kind: text, initial: '127.0.0.1:0', what: 'where /livez, /readyz, /metrics and /status are; on this machine alone' },
   zone: { role: 'storage', kind: whole(1, 5), what: 'which zone it is in, from 1' },
+  'servers-per-zone': {
+    role: 'storage',
+    kind: whole(1, 256),
+    initial: 1,
+    what: 'so many storage servers of each zone found the cluster together, and share its shards; the same for all of them',
+  },
   data: { role: 'storage', kind: text, what: 'its directory' },
   memory: { role: 'storage', kind: flag, initial: false, what: 'keeps nothing; other zones teach it anew' },
   durability: {

@@ -64,6 +64,19 @@ test('another number of zones or shards under the same prefix is refused', async
   expect(await problem(sourceAt(prefix, { shards: 5 }))).toBe('INVALID_ARGUMENT')
 })
 
+test('whoever founds another way than the first said is refused, until it is founded', async () => {
+  const prefix = newPrefix()
+  const source = await sourceAt(prefix, { serversPerZone: 2 })
+  await join3(source)
+  expect((await source.ask({ type: 'map-read', id: 1 })).rows).toEqual([])
+  expect(await problem(sourceAt(prefix, { serversPerZone: 1 }))).toBe('INVALID_ARGUMENT')
+  const proxys = await sourceAt(prefix)
+  await Promise.all([0, 1, 2].map((zone) => proxys.ask({ type: 'map-join', id: zone, server: row(`t${zone}`, zone) })))
+  const { rows } = await source.ask({ type: 'map-read', id: 2 })
+  expect(rows.map(({ servers }) => servers[0])).toEqual(['s0', 't0', 's0', 't0'])
+  await sourceAt(prefix, { serversPerZone: 1 })
+})
+
 test('each proxy has a number of its own, from a counter', async () => {
   const prefix = newPrefix()
   const sources = await Promise.all([sourceAt(prefix), sourceAt(prefix), sourceAt(prefix)])
@@ -97,7 +110,7 @@ describe('while etcd is away', { timeout: 60_000 }, () => {
     closing.push(() => rmSync(folder, { recursive: true, force: true }))
     const copy = join(folder, 'map.json')
     const prefix = newPrefix()
-    const source = await sourceAt(prefix, { copy })
+    const source = await sourceAt(prefix)
     await join3(source)
     await (await sourceAt(prefix, { copy })).close() // it has written its copy by then
     await etcd.kill()

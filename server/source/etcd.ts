@@ -4,7 +4,7 @@
  * Away is away: nothing is guessed, and whoever asked goes on with what he knows. There is no lease and no election, so none can be lost:
  * incarnations and epochs fence (docs: consistency).
  *
- *   PREFIX/shape          zones and shards, written once
+ *   PREFIX/shape          zones, shards and how many found, written once
  *   PREFIX/founding       touched by each join, so that candidates see each other
  *   PREFIX/rows/0000      a block of rows: the founding of many shards is one transaction, and a change writes one block
  *   PREFIX/servers/NAME   a row; its ceiling is refreshed often, and disturbs nobody else
@@ -16,7 +16,7 @@ import type { Etcd3, IOptions, Watcher } from 'etcd3'
 import { KvError, invalid, isKvError } from '../../core/kv/errors.ts'
 import type { ShardRow } from '../../core/wire/replica-message.ts'
 import type { MapAnswer, MapRequest, ServerRow } from '../../core/wire/server-message.ts'
-import { newMap, transact, type ShardMap } from '../cluster/map.ts'
+import { foundingFault, newMap, transact, type ShardMap } from '../cluster/map.ts'
 import type { Source } from '../cluster/source.ts'
 import { proposerByChance } from './memory.ts'
 
@@ -31,6 +31,8 @@ export interface EtcdSourceOptions {
   /** 1, 3 or 5. */
   readonly zones: number
   readonly shards: number
+  /** Of whoever founds, as in `ShardMap`. Absent: as the others say, or 1. */
+  readonly serversPerZone?: number | undefined
   /** A file that keeps the newest map: whoever starts while etcd is away works from it. */
   readonly copy?: string | undefined
 }
@@ -47,6 +49,13 @@ const settleMs = 5
 /** When the watch tells nothing, the map is looked at all the same, in milliseconds. */
 const lookMs = 5_000
 const copyFormat = 1
+
+interface Shape {
+  readonly zones: number
+  readonly shards: number
+  readonly serversPerZone?: number
+}
+const shapeOf = ({ zones, shards, serversPerZone }: ShardMap): Shape => ({ zones, shards, serversPerZone })
 
 interface Held {
   readonly map: ShardMap
@@ -117,7 +126,7 @@ export class EtcdSource implements Source {
     this.#options = options
     this.#prefix = prefix.endsWith('/') ? prefix : `${prefix}/`
     this.#rowsPerBlock = Math.max(rowsMin, Math.ceil(shards / blocksMax))
-    this.#map = newMap(zones, shards)
+    this.#map = newMap(zones, shards, options.serversPerZone)
   }
 
   async ask(request: MapRequest): Promise<MapAnswer> {
@@ -226,6 +235,7 @@ export class EtcdSource implements Source {
 
   async #readAll(): Promise<Held> {
     const { zones, shards } = this.#options
+    let serversPerZone = this.#options.serversPerZone ?? 1
     const { kvs } = await this.#call(this.#client.getAll().prefix(this.#prefix).exec())
     const revisions = new Map<string, string>()
     let revision = 0n
@@ -235,19 +245,22 @@ export class EtcdSource implements Source {
       const name = key.toString().slice(this.#prefix.length)
       revisions.set(name, changedAt)
       if (BigInt(changedAt) > revision) revision = BigInt(changedAt)
-      if (name === 'shape') this.#checkShape(JSON.parse(value.toString()) as { zones: number; shards: number })
+      if (name === 'shape') serversPerZone = this.#checkShape(JSON.parse(value.toString()) as Shape)
       else if (name.startsWith('rows/')) rows = rows.concat(JSON.parse(value.toString()) as ShardRow[])
       else if (name.startsWith('servers/')) servers.push(JSON.parse(value.toString()) as ServerRow)
     }
-    const held = { map: { zones, shards, rows, servers }, revisions, revision }
+    const held = { map: { zones, shards, serversPerZone, rows, servers }, revisions, revision }
+    const fault = foundingFault(held.map, this.#options.serversPerZone)
+    if (fault !== undefined) invalid(fault, 'all storage servers have the same setting servers-per-zone')
     this.#held = held
     this.#tell(held.map)
     if (this.#options.copy !== undefined) this.#writing = this.#writing.then(() => this.#writeCopy(held.map))
     return held
   }
 
-  #checkShape({ zones, shards }: { readonly zones: number; readonly shards: number }): void {
-    if (zones === this.#options.zones && shards === this.#options.shards) return
+  /** @returns how many servers of each zone found */
+  #checkShape({ zones, shards, serversPerZone = 1 }: Shape): number {
+    if (zones === this.#options.zones && shards === this.#options.shards) return serversPerZone
     invalid(
       `the map under ${this.#prefix} was made for ${zones} zones and ${shards} shards, not ${this.#options.zones} and ${this.#options.shards}`,
       'these are chosen once, when a cluster is founded; another cluster needs another prefix',
@@ -257,7 +270,7 @@ export class EtcdSource implements Source {
   /** @returns false: somebody else changed what this was decided on */
   async #commit({ map: before, revisions }: Held, after: ShardMap, isJoin: boolean): Promise<boolean> {
     const changes = new Map<string, string>()
-    if (!revisions.has('shape')) changes.set('shape', JSON.stringify({ zones: after.zones, shards: after.shards }))
+    if (!revisions.has('shape')) changes.set('shape', JSON.stringify(shapeOf(after)))
     if (isJoin) changes.set('founding', String(after.servers.length))
     for (const row of after.servers) if (!before.servers.includes(row)) changes.set(`servers/${row.server}`, JSON.stringify(row))
     for (let block = 0; block * this.#rowsPerBlock < after.rows.length; block++) {
@@ -298,7 +311,7 @@ export class EtcdSource implements Source {
     try {
       const found = JSON.parse(await readFile(copy, 'utf8')) as ShardMap & { readonly format: number }
       if (found.format !== copyFormat || found.zones !== zones || found.shards !== shards) return undefined
-      return { zones, shards, rows: found.rows, servers: found.servers }
+      return { ...newMap(zones, shards, found.serversPerZone), rows: found.rows, servers: found.servers }
     } catch {
       return undefined
     }

@@ -7,7 +7,7 @@ import { open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { KvError, invalid } from '../../core/kv/errors.ts'
 import type { MapAnswer, MapRequest } from '../../core/wire/server-message.ts'
-import { newMap, transact, type ShardMap } from '../cluster/map.ts'
+import { foundingFault, newMap, transact, type ShardMap } from '../cluster/map.ts'
 import type { Source } from '../cluster/source.ts'
 import { proposerByChance } from './memory.ts'
 
@@ -16,6 +16,8 @@ export interface FileSourceOptions {
   /** 1, 3 or 5. */
   readonly zones: number
   readonly shards: number
+  /** Of whoever founds, as in `ShardMap`. Absent: as the others say, or 1. */
+  readonly serversPerZone?: number | undefined
   /** How often the file is looked at, in milliseconds. Default 200. */
   readonly pollMs?: number
 }
@@ -125,9 +127,12 @@ export class FileSource implements Source {
   }
 }
 
-async function readMap(path: string, { zones, shards }: FileSourceOptions): Promise<{ readonly map: ShardMap; readonly stamp: string }> {
+async function readMap(
+  path: string,
+  { zones, shards, serversPerZone }: FileSourceOptions,
+): Promise<{ readonly map: ShardMap; readonly stamp: string }> {
   const stamp = await stampOf(path)
-  if (stamp === '') return { map: newMap(zones, shards), stamp }
+  if (stamp === '') return { map: newMap(zones, shards, serversPerZone), stamp }
   let found: ShardMap & { readonly format: number }
   try {
     found = JSON.parse(await readFile(path, 'utf8')) as typeof found
@@ -144,7 +149,10 @@ async function readMap(path: string, { zones, shards }: FileSourceOptions): Prom
       `the map in ${path} was made for ${found.zones} zones and ${found.shards} shards, not ${zones} and ${shards}`,
       'these are chosen once, when a cluster is founded',
     )
-  return { map: { zones, shards, rows: found.rows, servers: found.servers }, stamp }
+  const map = { ...newMap(zones, shards, found.serversPerZone), rows: found.rows, servers: found.servers }
+  const fault = foundingFault(map, serversPerZone)
+  if (fault !== undefined) invalid(fault, 'all storage servers have the same setting servers-per-zone')
+  return { map, stamp }
 }
 
 /** Changes with each replacement of the file; '' when there is none. */
