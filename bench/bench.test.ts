@@ -64,8 +64,8 @@ describe('npm run bench', () => {
     rmSync(temporary, { recursive: true, force: true })
   })
 
-  test('there are the benchmarks of G40, G41, G42, P40, P41, P42, and of the wire', () => {
-    expect(names.sort()).toEqual(['cache', 'counters', 'embedded', 'idempotency', 'limits', 'modify', 'wire'])
+  test('there are the benchmarks of G40, G41, G42, P40, P41, P42, of the cluster (W40 to W48), and of the wire', () => {
+    expect(names.sort()).toEqual(['cache', 'cluster', 'counters', 'embedded', 'idempotency', 'limits', 'modify', 'wire'])
   })
 
   test.each(names)('%s reports machine, versions, seed, rows and demands', (name) => {

@@ -16,9 +16,9 @@ const folder = fileURLToPath(new URL('.', import.meta.url))
 const root = fileURLToPath(new URL('..', import.meta.url))
 
 /** The built package, as a user has it. `HAPAX_BENCH_DIST` names another build, to compare two. */
-const dist =
+export const distUrl =
   process.env.HAPAX_BENCH_DIST === undefined ? new URL('../dist/', import.meta.url) : pathToFileURL(`${process.env.HAPAX_BENCH_DIST}/`)
-export const hapax = (subpath) => import(new URL(subpath, dist).href)
+export const hapax = (subpath) => import(new URL(subpath, distUrl).href)
 
 /** `--tiny` is for the test: a few milliseconds a slice, so the figures mean nothing and the answers are still checked. */
 export function options() {
