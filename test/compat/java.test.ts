@@ -1,10 +1,16 @@
 /** PayPal's published Java client, unmodified, against a cluster of ours (W15). Runs where Java and Maven are, and its packages can be had. */
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { epochMs } from '../../core/base/types.ts'
 import { connect } from '../../core/client/client.ts'
+import type { Role } from '../../core/net/identity.ts'
+import { Credentials, type TlsFiles } from '../../core/net/tls.ts'
+import { initAuthority, issueInFolder } from '../../server/edge/certificates.ts'
+import type { Policy } from '../../server/proxy/policy.ts'
 import { startCluster, type TestCluster } from '../../server/edge/testdata/cluster.ts'
 
 const sources = fileURLToPath(new URL('java/', import.meta.url))
@@ -32,19 +38,46 @@ function compiled(): { readonly classPath: string } | { readonly why: string } {
 }
 const program = compiled()
 
-describe.skipIf('why' in program)(`PayPal's Java client${'why' in program ? ` (skipped: ${program.why})` : ''}`, () => {
+const policy: Policy = { preset: 'juno', namespaces: [], rules: [{ clients: ['*'], namespaces: ['*'] }] }
+let folder: string
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'hapax-java-'))
+  await initAuthority(folder, 'test', now)
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+const now = epochMs(Date.now())
+async function filesOf(role: Role, name: string): Promise<TlsFiles> {
+  await issueInFolder(folder, { role, name, hosts: role === 'client' ? [] : ['127.0.0.1'] }, now)
+  return { ca: join(folder, 'ca.crt'), cert: join(folder, `${role}-${name}.crt`), key: join(folder, `${role}-${name}.key`) }
+}
+
+describe.skipIf('why' in program).each([
+  ['in the clear', false],
+  ['over TLS 1.3 with a certificate of its own', true],
+] as const)(`PayPal's Java client, %s${'why' in program ? ` (skipped: ${program.why})` : ''}`, (_name, isSecure) => {
   let cluster: TestCluster
   const told = new Map<string, readonly string[]>()
+  const opened: Credentials[] = []
+  const credentialsOf = async (role: Role, name: string): Promise<Credentials> => {
+    const credentials = await Credentials.open(await filesOf(role, name))
+    opened.push(credentials)
+    return credentials
+  }
 
   beforeAll(async () => {
-    cluster = await startCluster({ policy: { preset: 'juno', namespaces: [], rules: [{ clients: ['*'], namespaces: ['*'] }] } })
+    cluster = await startCluster({ policy, ...(isSecure ? { credentialsOf } : {}) })
+    const tls = isSecure ? await filesOf('client', 'java') : undefined
     // A proxy answers once it knows the clocks of a quorum; our client waits for that by itself.
-    const ours = await connect(cluster.url)
+    const ours = await connect(cluster.url, tls === undefined ? {} : { tls })
     await ours.get('anything')
     await ours.close()
     const address = cluster.proxies[0]?.address
     if (!('classPath' in program) || address === undefined || !('port' in address)) throw new Error('there is nothing to run')
-    const child = spawn('java', ['-cp', program.classPath, 'Compat', String(address.port)], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(
+      'java',
+      ['-cp', program.classPath, 'Compat', String(address.port), ...(tls === undefined ? [] : [tls.ca, tls.cert, tls.key])],
+      { stdio: ['ignore', 'pipe', 'pipe'] },
+    )
     let said = ''
     let noise = ''
     child.stdout.on('data', (bytes: Buffer) => (said += bytes.toString()))
@@ -56,7 +89,10 @@ describe.skipIf('why' in program)(`PayPal's Java client${'why' in program ? ` (s
       told.set(name, fields)
     }
   }, 120_000)
-  afterAll(() => cluster.close())
+  afterAll(async () => {
+    await cluster.close()
+    for (const one of opened) await one[Symbol.asyncDispose]()
+  })
 
   test.each<[string, readonly string[]]>([
     ['sync get of nothing', ['NoKey', '0', '', 'false']],

@@ -5,48 +5,85 @@ import com.paypal.juno.client.JunoReactClient;
 import com.paypal.juno.client.io.JunoRequest;
 import com.paypal.juno.client.io.JunoResponse;
 import com.paypal.juno.conf.JunoPropertiesProvider;
+import java.io.ByteArrayInputStream;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.KeyFactory;
+import java.security.KeyStore;
+import java.security.PrivateKey;
+import java.security.cert.Certificate;
+import java.security.cert.CertificateFactory;
+import java.security.spec.PKCS8EncodedKeySpec;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Base64;
 import java.util.List;
 import java.util.Properties;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicInteger;
+import javax.net.ssl.KeyManagerFactory;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManagerFactory;
 
 /**
  * PayPal's own client, in all its flavours, against a proxy of ours. Prints a line a call: name, status, version, value, whether there is a time to live.
- * The test (java.java.test.ts) says what they have to be.
+ * The test (java.test.ts) says what they have to be. Arguments: the port; and for TLS the files of the authority, the certificate and its key.
  */
 public final class Compat {
   private static final String run = Long.toString(System.nanoTime(), 36);
 
   public static void main(String[] args) throws Exception {
     int port = Integer.parseInt(args[0]);
-    JunoClient sync = JunoClientFactory.newJunoClient(provider(port, false));
+    SSLContext tls = args.length > 1 ? context(args[1], args[2], args[3]) : null;
+    JunoPropertiesProvider plain = provider(port, false, tls != null);
+    JunoPropertiesProvider compressing = provider(port, true, tls != null);
+    JunoClient sync = tls == null ? JunoClientFactory.newJunoClient(plain) : JunoClientFactory.newJunoClient(plain, tls);
     verbs("sync", sync);
     bounds(sync);
     batch(sync);
-    compressed(JunoClientFactory.newJunoClient(provider(port, true)), sync);
-    async(JunoClientFactory.newJunoAsyncClient(provider(port, false)));
-    reactor(JunoClientFactory.newJunoReactClient(provider(port, false)));
+    compressed(tls == null ? JunoClientFactory.newJunoClient(compressing) : JunoClientFactory.newJunoClient(compressing, tls), sync);
+    async(tls == null ? JunoClientFactory.newJunoAsyncClient(plain) : JunoClientFactory.newJunoAsyncClient(plain, tls));
+    reactor(tls == null ? JunoClientFactory.newJunoReactClient(plain) : JunoClientFactory.newJunoReactClient(plain, tls));
     contention(sync);
     System.out.println("end");
     System.exit(0);
   }
 
-  private static JunoPropertiesProvider provider(int port, boolean compresses) {
+  private static JunoPropertiesProvider provider(int port, boolean compresses, boolean isSecure) {
     Properties properties = new Properties();
     properties.setProperty("juno.server.host", "127.0.0.1");
     properties.setProperty("juno.server.port", Integer.toString(port));
     properties.setProperty("juno.application_name", "hapax-compat");
     properties.setProperty("juno.record_namespace", "compat");
-    properties.setProperty("juno.useSSL", "false");
+    properties.setProperty("juno.useSSL", Boolean.toString(isSecure));
     properties.setProperty("juno.response.timeout_msec", "5000");
     properties.setProperty("juno.connection.timeout_msec", "5000");
     properties.setProperty("juno.default_record_lifetime_sec", "1800");
     properties.setProperty("juno.usePayloadCompression", Boolean.toString(compresses));
     return new JunoPropertiesProvider(properties);
+  }
+
+  /** From PEM files, as `hapax cert` makes them. */
+  private static SSLContext context(String authority, String certificate, String key) throws Exception {
+    CertificateFactory certificates = CertificateFactory.getInstance("X.509");
+    KeyStore trusted = KeyStore.getInstance(KeyStore.getDefaultType());
+    trusted.load(null, null);
+    trusted.setCertificateEntry("authority", certificates.generateCertificate(new ByteArrayInputStream(Files.readAllBytes(Path.of(authority)))));
+    TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+    trust.init(trusted);
+    String pem = Files.readString(Path.of(key)).replaceAll("-----[^-]+-----", "");
+    PrivateKey secret = KeyFactory.getInstance("EC").generatePrivate(new PKCS8EncodedKeySpec(Base64.getMimeDecoder().decode(pem)));
+    Certificate own = certificates.generateCertificate(new ByteArrayInputStream(Files.readAllBytes(Path.of(certificate))));
+    KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+    store.load(null, null);
+    store.setKeyEntry("own", secret, new char[0], new Certificate[] {own});
+    KeyManagerFactory keys = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+    keys.init(store, new char[0]);
+    SSLContext context = SSLContext.getInstance("TLSv1.3");
+    context.init(keys.getKeyManagers(), trust.getTrustManagers(), null);
+    return context;
   }
 
   private static void verbs(String name, JunoClient client) {
