@@ -13,7 +13,7 @@ import {
   updateAndValidate,
   useJuno,
 } from './testdata/juno-checks.ts'
-import { contextOf } from './testdata/juno-client.ts'
+import { cases, contextOf } from './testdata/juno-client.ts'
 
 const juno = useJuno()
 const bytes = (text: string): Buffer => Buffer.from(text)
@@ -22,7 +22,7 @@ const none = new Uint8Array()
 const maxTtlS = 86_400
 const tooLongTtlS = 1_296_001
 
-describe.concurrent('set', () => {
+describe('set', cases, () => {
   test('set: Normal', async () => {
     const key = randomKey()
     await setAndValidate(juno.proxyClient, key, bytes('value1'), 10)
@@ -57,8 +57,8 @@ describe.concurrent('set', () => {
   })
 
   test('set: SpecialCharNSKey', async () => {
-    await setAndValidate(juno.proxyClient, bytes(`${special}set`), bytes('v'), 100)
-    await setAndValidate(juno.specialNSClient, bytes('key haha'), bytes('v'), 100)
+    await setAndValidate(juno.proxyClient, Buffer.concat([bytes(special), randomKey(9)]), bytes('v'), 100)
+    await setAndValidate(juno.specialNSClient, randomKey(), bytes('v'), 100)
   })
 
   test('set: SpecialCharAppPayload', async () => {
@@ -67,7 +67,7 @@ describe.concurrent('set', () => {
   })
 
   test('set: SpecialCharNS', async () => {
-    await setAndValidate(juno.specialNSClient, bytes('key'), bytes('value'), 10)
+    await setAndValidate(juno.specialNSClient, randomKey(), bytes('value'), 10)
   })
 
   test('set: NullPayload', async () => {
@@ -133,8 +133,8 @@ describe.concurrent('set', () => {
 
   test('set: LifetimeExpire', async () => {
     const key = randomKey()
-    await setAndValidate(juno.proxyClient, key, bytes('v'), 2)
-    await setAndValidate(juno.proxyClient, key, bytes('w'), 2)
+    await setAndValidate(juno.proxyClient, key, bytes('v'), 3)
+    await setAndValidate(juno.proxyClient, key, bytes('w'), 3)
     await untilExpired(juno.proxyClient, key)
     await setAndValidate(juno.proxyClient, key, bytes('v'), 10)
     await getRecord(juno.proxyClient, key, bytes('v'), 1)
@@ -176,7 +176,7 @@ describe.concurrent('set', () => {
   })
 })
 
-describe.concurrent('update', () => {
+describe('update', cases, () => {
   test('update: Normal', async () => {
     const [key, key1] = [randomKey(), randomKey()]
     await createAndValidate(juno.proxyClient, key, bytes('v'), 10)
@@ -233,7 +233,7 @@ describe.concurrent('update', () => {
   })
 
   test('update: SpecialCharNSKey', async () => {
-    const key = bytes(`${special}update`)
+    const key = Buffer.concat([bytes(special), randomKey(9)])
     for (const client of [juno.proxyClient, juno.specialNSClient]) {
       await createAndValidate(client, key, bytes('v'), 10)
       await updateAndValidate(client, key, bytes('key haha'), 30)
@@ -315,7 +315,7 @@ describe.concurrent('update', () => {
 
   test('update: LifetimeExpire', async () => {
     const key = randomKey()
-    await createAndValidate(juno.diffNSClient, key, bytes('v'), 2)
+    await createAndValidate(juno.diffNSClient, key, bytes('v'), 3)
     await createAndValidate(juno.proxyClient, key, bytes('v'), 10)
     await updateAndValidate(juno.proxyClient, key, bytes('v'), 60)
     await untilExpired(juno.diffNSClient, key)

@@ -1,6 +1,6 @@
 /**
  * The cases of JunoDB's Go functional tests, each under its name, over the wire of a cluster of ours: create, get and delete
- * (juno: test/functest; juno-reference 10.1). Lives of 10 seconds are 2 seconds here, and the cases run side by side.
+ * (juno: test/functest; juno-reference 10.1). Lives of 10 seconds are 3 seconds here, and the cases run side by side.
  */
 import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
@@ -15,6 +15,7 @@ import {
   untilExpired,
   useJuno,
 } from './testdata/juno-checks.ts'
+import { cases } from './testdata/juno-client.ts'
 
 const juno = useJuno()
 const bytes = (text: string): Buffer => Buffer.from(text)
@@ -23,7 +24,7 @@ const none = new Uint8Array()
 const maxTtlS = 86_400
 const tooLongTtlS = 1_296_001
 
-describe.concurrent('create', () => {
+describe('create', cases, () => {
   test('create: Normal', async () => {
     await createAndValidate(juno.proxyClient, randomKey(), bytes('the first create test'), 1_000)
   })
@@ -42,11 +43,12 @@ describe.concurrent('create', () => {
   })
 
   test('create: SpecialCharNSKey', async () => {
-    const key = bytes(`${special}create`)
+    const key = Buffer.concat([bytes(special), randomKey(9)])
+    const keyh = randomKey(4)
     await createAndValidate(juno.proxyClient, key, bytes('v'), 100)
-    await createAndValidate(juno.specialNSClient, bytes('keyh'), bytes('v'), 100)
+    await createAndValidate(juno.specialNSClient, keyh, bytes('v'), 100)
     await destroyAndValidate(juno.proxyClient, key)
-    await destroyAndValidate(juno.specialNSClient, bytes('keyh'))
+    await destroyAndValidate(juno.specialNSClient, keyh)
   })
 
   test('create: SpecialCharAppPayload', async () => {
@@ -58,7 +60,7 @@ describe.concurrent('create', () => {
   })
 
   test('create: SpecialCharNS', async () => {
-    const key = bytes(special)
+    const key = Buffer.concat([bytes(special), randomKey(9)])
     await createAndValidate(juno.specialNSClient, key, bytes('value'), 10)
     await destroyAndValidate(juno.specialNSClient, key)
   })
@@ -120,14 +122,14 @@ describe.concurrent('create', () => {
 
   test('create: LifetimeExpire', async () => {
     const key = randomKey()
-    await createAndValidate(juno.proxyClient, key, bytes('v'), 2)
-    await expectStatus(juno.proxyClient.create(key, bytes('v'), 2), 'dupKey')
+    await createAndValidate(juno.proxyClient, key, bytes('v'), 3)
+    await expectStatus(juno.proxyClient.create(key, bytes('v'), 3), 'dupKey')
     await untilExpired(juno.proxyClient, key)
     await createAndValidate(juno.proxyClient, key, bytes('w'), 10)
   })
 })
 
-describe.concurrent('get', () => {
+describe('get', cases, () => {
   test('get: AfterSleep', async () => {
     const key = randomKey()
     const made = await createAndValidate(juno.proxyClient, key, bytes('v'), 3)
@@ -198,7 +200,7 @@ describe.concurrent('get', () => {
   })
 })
 
-describe.concurrent('delete', () => {
+describe('delete', cases, () => {
   test('delete: Basic', async () => {
     const key = randomKey()
     await createAndValidate(juno.proxyClient, key, bytes('v'), 100)
@@ -232,7 +234,7 @@ describe.concurrent('delete', () => {
 
   test('delete: ExpiredRecord', async () => {
     const key = randomKey()
-    await createAndValidate(juno.proxyClient, key, bytes('v'), 2)
+    await createAndValidate(juno.proxyClient, key, bytes('v'), 3)
     await untilExpired(juno.proxyClient, key)
     await createAndValidate(juno.proxyClient, key, bytes('v'), 3)
     await destroyAndValidate(juno.proxyClient, key)

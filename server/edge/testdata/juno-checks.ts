@@ -112,7 +112,7 @@ export async function expectStatus(answer: Promise<Told>, status: StatusName): P
   const told = await answer
   expect(told.status).toBe(status)
   // JunoDB tells of a refused request its id, and nothing of a record.
-  if (status === 'badParam' || status === 'noKey' || status === 'dupKey') expect([told.version, told.ttlS, told.value.length]).toEqual([0, 0, 0])
+  if (['badParam', 'noKey', 'dupKey'].includes(status)) expect([told.version, told.ttlS, told.value.length]).toEqual([0, 0, 0])
   return told
 }
 
