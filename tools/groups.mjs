@@ -18,6 +18,7 @@ export const groups = [
   { name: 'browser', owns: (path) => path.endsWith('.browser.test.ts'), needs: ['chromium'], boxMs: 3 * minutes },
   { name: 'redis', owns: (path) => path.endsWith('.redis.test.ts'), needs: ['redis'], boxMs: 4 * minutes },
   { name: 'etcd', owns: (path) => path.endsWith('.etcd.test.ts'), needs: ['etcd'], boxMs: 3 * minutes },
+  { name: 'chaos', owns: (path) => path.endsWith('.chaos.test.ts'), needs: ['etcd'], boxMs: 6 * minutes },
   { name: 'core', owns: (path) => path.startsWith('core/'), boxMs: 4 * minutes },
   { name: 'patterns', owns: (path) => path.startsWith('patterns/'), boxMs: 4 * minutes },
   { name: 'simulation', owns: (path) => path.startsWith('server/sim/'), boxMs: 6 * minutes },
@@ -49,6 +50,7 @@ export const order = [
   'types',
   'bench',
   'package',
+  'chaos',
 ]
 
 const testFolders = ['core', 'patterns', 'server', 'examples', 'test', 'tools', 'bench']

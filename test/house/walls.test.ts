@@ -76,6 +76,7 @@ const planted: [wall: string, path: string, code: string, rule: string][] = [
   ['the command line imports the simulator', 'server/cli/p1.ts', imports('../sim/world.ts'), 'no-restricted-imports'],
   ['the edge imports a pattern', 'server/edge/p2.ts', imports('../../patterns/counters/index.ts'), 'no-restricted-imports'],
   ['the simulator imports a store', 'server/sim/p1.ts', imports('../../core/stores/memory.ts'), 'no-restricted-imports'],
+  ['what hurts clusters looks into a storage server', 'server/chaos/p1.ts', imports('../storage/host.ts'), 'no-restricted-imports'],
   ['an example imports a path of core', 'examples/payments/p1.ts', imports('../../core/index.ts'), 'no-restricted-imports'],
   ['an example imports a path of dist', 'examples/payments/stripe/p2.ts', imports('../../../dist/core/index.js'), 'no-restricted-imports'],
 

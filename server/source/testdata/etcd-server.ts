@@ -17,6 +17,7 @@ export interface EtcdServer {
   readonly host: string
   /** Kills it, as a machine that is gone. */
   kill(): Promise<void>
+  signal(signal: 'SIGSTOP' | 'SIGCONT'): void
   /** Starts it again on what it has on disk. */
   restart(): Promise<void>
   close(): Promise<void>
@@ -87,6 +88,7 @@ export async function etcdServer(): Promise<EtcdServer> {
   return {
     host: `127.0.0.1:${port}`,
     kill,
+    signal: (signal) => void child.kill(signal),
     restart: start,
     async close() {
       await kill()

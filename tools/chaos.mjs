@@ -1,0 +1,39 @@
+/**
+ * `npm run chaos`: bundles the command line and what hurts it from their sources, and runs that; `npm run chaos -- --help` says what it takes.
+ * Why bundles: a process that is started again in the middle of a run must be what it was, whatever is edited or built meanwhile.
+ */
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { ensureInstalled } from './install.mjs'
+import { findProgram, requirements } from './requirements.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+async function main(args) {
+  ensureInstalled()
+  const etcd = await findProgram(requirements.etcd)
+  if (etcd.path === undefined) {
+    console.error(`chaos needs etcd: ${etcd.missing}`)
+    return 1
+  }
+  const { bundle } = await import('./sim.mjs')
+  // Inside the project: bundles find its packages from there. The command line reads package.json three folders up.
+  mkdirSync(join(root, '.cache'), { recursive: true })
+  const folder = mkdtempSync(join(root, '.cache/chaos-'))
+  try {
+    await bundle('server/cli/main.ts', join(folder, 'run/hapax.mjs'))
+    await bundle('server/chaos/source-address.ts', join(folder, 'run/source-address.mjs'))
+    await bundle('server/chaos/main.ts', join(folder, 'run/main.mjs'))
+    const run = spawnSync(process.execPath, [join(folder, 'run/main.mjs'), '--bundles', folder, ...args], {
+      stdio: 'inherit',
+      env: { ...process.env, HAPAX_ETCD: etcd.path },
+    })
+    return run.status ?? 1
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2))
