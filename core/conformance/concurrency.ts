@@ -42,6 +42,8 @@ function after(call: Call, state: State): State | undefined {
   if (answer === 'unknown') return next
   if (verb === 'get') return answer.shows === state ? state : undefined
   if (answer.ok !== (refusal === undefined) || answer.refusal !== refusal) return undefined
+  // What was destroyed need not be shown: an answer from memory has forgotten it, and a store may have repeated the request by itself.
+  if (verb === 'destroy' && answer.ok && answer.shows === 0) return next
   const shows = verb === 'destroy' || refusal !== undefined ? state : next
   return answer.shows === shows ? next : undefined
 }

@@ -7,6 +7,7 @@ import { strict as assert } from 'node:assert'
 import type { KV, RequestId } from '../kv/kv.ts'
 import { isKvError } from '../kv/errors.ts'
 import { newId } from '../kv/id.ts'
+import { realSleep } from '../testing/clock.ts'
 import { faulty, type Verdict } from '../testing/faulty.ts'
 import { applied, assertEntry, assertRefuses, assertValue, bytes, made, refused, withoutRequestIds, type Case } from './suite.ts'
 
@@ -67,6 +68,19 @@ const repeated: readonly Case[] = [
       await kv.destroy(key())
       assert.equal(applied(await kv.create(key(), one, { requestId }), 'the same create again').version, first.version, 'the first answer')
       assert.equal((await kv.get(key())).entry, undefined, 'what was destroyed stays so')
+    },
+  },
+  {
+    group: 'requests',
+    name: 'a repeated request tells when it was decided at first: by that time its outcome is right',
+    run: async ({ kv, key, clock }) => {
+      for (const verb of ['create', 'update', 'destroy'] as const) {
+        const requestId = newId()
+        const send = () => (verb === 'destroy' ? kv.destroy(key(), { requestId }) : kv[verb](key(), one, { requestId }))
+        const first = await send()
+        await (clock ? clock.advance(20) : realSleep(20))
+        assert.equal((await send()).now, first.now, `the time of a repeated ${verb}`)
+      }
     },
   },
   {

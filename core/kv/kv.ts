@@ -79,7 +79,7 @@ export interface DestroyOptions extends CallOptions {
 }
 
 interface Timed {
-  /** The store's clock when it decided. Compare leases and expiries with this, never with your own clock. */
+  /** The store's clock when it decided: of a repeated request, the first time. Compare leases and expiries with this, never with your own clock. */
   readonly now: EpochMs
 }
 export interface Applied<V> extends Timed {

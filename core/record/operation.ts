@@ -82,6 +82,8 @@ export interface Decision {
   readonly outcome: Outcome
   /** The request was known already: its first outcome is given again. */
   readonly isRecalled?: true
+  /** When that was decided, where it is remembered: the time of the answer. `now` would be a time at which it need not have been decided so. */
+  readonly decidedAt?: EpochMs
 }
 
 export interface CompletionRules {
@@ -112,7 +114,7 @@ export function apply(
   const known = record === undefined ? noCompletions : trimCompletions(record.completions, trimAt, rules.lifeMs)
   if (request.remember) {
     const earlier = known.entries.find((entry) => entry.session === request.session && entry.sequence === request.sequence)
-    if (earlier) return { record, outcome: recall(earlier, operation, record, now), isRecalled: true }
+    if (earlier) return { record, outcome: recall(earlier, operation, record, now), isRecalled: true, decidedAt: earlier.at }
     const mark = request.sequence > 0 ? known.marks.find((one) => one.session === request.session) : undefined
     if (mark && request.sequence < mark.below) return { record, outcome: { type: 'fault', code: 'REQUEST_ID_REUSED' } }
     // Its completion is too old to be there, but the life that it began still carries its name, alive or dead.

@@ -250,10 +250,10 @@ export class GroupCommit implements Backend {
         } else call.fault = state.fault
         continue
       }
-      const { record, outcome } = apply(call.operation, state.after, now)
+      const { record, outcome, decidedAt = now } = apply(call.operation, state.after, now)
       call.changes = record !== state.after
       state.after = record
-      call.answer = { outcome, now }
+      call.answer = { outcome, now: decidedAt }
     }
     for (const state of states.values()) this.#addChanges(state, changes, now)
     return { calls, states, swept, changes }

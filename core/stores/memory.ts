@@ -93,7 +93,7 @@ export function memory(options: MemoryOptions = {}): KV {
       const now = clock.now()
       sweepSome(now, sweptAWrite)
       const before = records.get(key)
-      const { record, outcome } = apply(operation, before, now)
+      const { record, outcome, decidedAt = now } = apply(operation, before, now)
       if (record !== before && record !== undefined) {
         const after = isForgettable(record, now, completionRules.lifeMs) ? undefined : ownBytes(record, before)
         let grows = sizeOf(key, after) - sizeOf(key, before)
@@ -108,7 +108,7 @@ export function memory(options: MemoryOptions = {}): KV {
         }
         put(key, after, grows)
       }
-      return { outcome, now }
+      return { outcome, now: decidedAt }
     },
     read(keys) {
       const now = clock.now()

@@ -35,7 +35,7 @@ const begin = 4_102_444_800_000 // 2100-01-01
 const clocked = (text: string): string => text.replace("redis.call('TIME')", '{ARGV[#ARGV - 1], ARGV[#ARGV]}')
 const clockOf = (now: number): string[] => [`${Math.floor(now / 1_000)}`, `${(now % 1_000) * 1_000}`]
 
-async function write(key: string, operation: KvOperation, now: number, { gate = new Gate(), touch = false } = {}): Promise<Outcome> {
+async function write(key: string, operation: KvOperation, now: number, { gate = new Gate(), touch = false, decidedAt = now } = {}): Promise<Outcome> {
   const reply = await client.callBuffer(
     'EVAL',
     clocked(writeScript.text),
@@ -45,7 +45,7 @@ async function write(key: string, operation: KvOperation, now: number, { gate = 
     ...clockOf(now),
   )
   const answer = answerOf(reply, operation)
-  expect(answer.now).toBe(now)
+  expect(answer.now).toBe(decidedAt)
   return answer.outcome
 }
 const read = async (key: string, now: number) => {
@@ -114,7 +114,7 @@ describe('the write script', () => {
         now += step(random)
         const operation = randomOperation(random, now, versions)
         const decision = apply(operation, record, epochMs(now))
-        const outcome = await write(key, operation, now, { touch })
+        const outcome = await write(key, operation, now, { touch, decidedAt: decision.decidedAt ?? now })
         told.push({ now, ...operation, outcome: plain(outcome) })
         expect(plain(outcome), `seed ${seed}\n${JSON.stringify(told, undefined, 1)}`).toEqual(plain(decision.outcome))
         if (decision.record !== record && decision.record !== undefined) {
@@ -255,6 +255,7 @@ describe('the bytes of a record', () => {
       'old',
       (shapes['made and changed by remembered requests'] as readonly KvOperation[])[0] as KvOperation,
       begin + 1,
+      { decidedAt: begin },
     )
     expect(again).toMatchObject({ type: 'applied', entry: { version: `1.${begin.toString(36)}.order-1` } })
     await put('destroyed, with its requests')

@@ -114,7 +114,8 @@ if memory then
 end
 
 if earlier then
-  local _, _, _, wasVerb, outcome, itsCount, itsModified, itsCreated, itsExpires, met = struct.unpack('>I2dBc0c1c1ddddBc0', earlier)
+  local _, when, _, wasVerb, outcome, itsCount, itsModified, itsCreated, itsExpires, met = struct.unpack('>I2dBc0c1c1ddddBc0', earlier)
+  now = when -- it was decided then, and need not have been decided so now
   if wasVerb ~= verb then return answer(6) end
   if outcome == 'm' then return answer(4) end
   if outcome == 'a' and verb == 'd' then return answer(0) end

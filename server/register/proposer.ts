@@ -228,7 +228,7 @@ export class Proposer {
     const decision = apply(work.operation, record, now.wall, this.#ports.rules, trimAt)
     if (decision.isRecalled) this.#countHit(record, before, now)
     if (decision.outcome.type === 'fault' && decision.outcome.code === 'RECORD_LOCKED') this.#ports.count('record-locked')
-    return { record: decision.record, answer: { type: 'decided', outcome: decision.outcome, now: now.wall } }
+    return { record: decision.record, answer: { type: 'decided', outcome: decision.outcome, now: decision.decidedAt ?? now.wall } }
   }
 
   #countHit(record: KeyRecord | undefined, before: KeyRecord | undefined, now: Instant): void {
