@@ -3,11 +3,13 @@
  * Invariant: nothing secret is an argument; whatever is wrong is said with a hint, and ends with a documented code.
  */
 import { Command, CommanderError, Option } from 'commander'
+import { addBench } from './bench.ts'
 import { addCertificates } from './certificates.ts'
 import { addDev } from './dev.ts'
 import { addExplain } from './explain.ts'
 import { exitCodes, failed, outputOf, type ExitCode, type Io, type Output } from './output.ts'
 import { addServe } from './serve.ts'
+import { addStatus } from './status.ts'
 import { addVerbs } from './verbs.ts'
 
 /** @param args without the names of the interpreter and the file @returns the exit code */
@@ -27,11 +29,13 @@ export async function runCommand(args: readonly string[], io: Io, version: strin
     .exitOverride()
     .addHelpText(
       'after',
-      `\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 there is no such entry, 4 refused, 5 it may have happened or not\n`,
+      `\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 there is no such entry, 4 refused, 5 it may have happened or not, 70 a process stopped itself\n`,
     )
   addDev(program, io, run)
   addServe(program, io, version, run)
   addVerbs(program, io, run)
+  addStatus(program, io, run)
+  addBench(program, io, version, run)
   addCertificates(program, run)
   addExplain(program, run)
   // -o may stand before or after the command.

@@ -1,6 +1,16 @@
-/** `serve storage|proxy`: one process of a cluster, until it is told to end; `config`: what its settings are, and from where. */
+/** `serve storage|proxy`: one process of a cluster, or several of one role, until it is told to end; `config`: what its settings are, and from where. */
 import type { Command } from 'commander'
-import { checkSettings, flagOf, processRoles, readSettings, settings, type ProcessRole, type SettingName } from '../run/settings.ts'
+import { faultFields, openLog, type Log } from '../run/log.ts'
+import {
+  checkSettings,
+  flagOf,
+  processRoles,
+  readSettings,
+  settings,
+  type ProcessRole,
+  type SettingName,
+  type Settings,
+} from '../run/settings.ts'
 import { exitCodes, type ExitCode, type Io, type Output } from './output.ts'
 
 type Run = (work: (output: Output) => Promise<ExitCode>) => Promise<void>
@@ -18,25 +28,22 @@ export function addServe(program: Command, io: Io, version: string, run: Run): v
       role,
     ).action((flags: Flags) =>
       run(async (output) => {
-        const { values, warnings } = await read(io, flags)
+        const { values, origins, warnings } = await read(io, flags)
         for (const warning of warnings) io.err(`warning: ${warning}\n`)
-        const { openProcess } = await import('../run/process.ts')
-        const running = await openProcess({
-          role,
-          settings: values,
-          version,
-          onAlarm: (text) => io.err(`alarm: ${text}\n`),
-          onFailure: (error) => io.fail(error),
-        })
-        const { address, admin } = running
-        output.result(`${role} ${values.name} listens at ${address}; http://${admin}/readyz says when it is ready`, {
+        checkSettings(role, values)
+        const base = { role, name: values.name as string, pid: process.pid }
+        const log = await openLog({ level: values['log.level'], base, write: io.err })
+        for (const name of names) log.debug('setting', { setting: name, origin: origins[name] })
+        const running = await open({ role, values, version, log, io })
+        output.result(`${role} ${values.name} listens at ${running.address}; http://${running.admin}/readyz says when it is ready`, {
           ok: true,
           role,
           name: values.name,
           ...(role === 'storage' ? { zone: values.zone } : {}),
           pid: process.pid,
-          address,
-          admin,
+          address: running.address,
+          admin: running.admin,
+          ...(running.processes === undefined ? {} : { processes: running.processes }),
         })
         await io.ended()
         await running.close()
@@ -44,6 +51,39 @@ export function addServe(program: Command, io: Io, version: string, run: Run): v
       }),
     )
 
+  addConfig(program, io, run)
+}
+
+interface Opening {
+  readonly role: ProcessRole
+  readonly values: Settings
+  readonly version: string
+  readonly log: Log
+  readonly io: Io
+}
+interface Opened {
+  readonly address: string
+  readonly admin: string
+  /** When there are several. */
+  readonly processes?: readonly object[]
+  close(): Promise<void>
+}
+
+/** Loaded by whoever serves: other commands should not wait for it. */
+async function open({ role, values, version, log, io }: Opening): Promise<Opened> {
+  if (values.processes === 1) {
+    const { openProcess } = await import('../run/process.ts')
+    const onFailure = (error: unknown): void => {
+      log.error('failure', faultFields(error))
+      io.fail(error)
+    }
+    return await openProcess({ role, settings: values, version, log, onFailure })
+  }
+  const { openProcesses } = await import('../run/processes.ts')
+  return await openProcesses({ role, settings: values, version, log })
+}
+
+function addConfig(program: Command, io: Io, run: Run): void {
   const config = program.command('config').description('the settings of a process, without starting it')
   for (const role of processRoles) {
     withSettings(config.command(`check-${role}`).description(`says what is wrong with the settings of a ${role}`), role).action(

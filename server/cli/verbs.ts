@@ -4,19 +4,15 @@
  */
 import type { Command } from 'commander'
 import type { Duration, EpochMs } from '../../core/base/types.ts'
-import { connect } from '../../core/client/client.ts'
 import { invalid } from '../../core/kv/errors.ts'
-import type { Entry, Expiry, KV, Version } from '../../core/kv/kv.ts'
+import type { Entry, Expiry, Version } from '../../core/kv/kv.ts'
 import { exitCodes, lifeText, type ExitCode, type Io, type Output } from './output.ts'
+import { onCluster, target, type Target } from './target.ts'
 
-interface Target {
-  readonly url?: string
-  readonly ca?: string
-  readonly cert?: string
-  readonly key?: string
+interface Waiting extends Target {
   readonly deadline?: Duration
 }
-interface Written extends Target {
+interface Written extends Waiting {
   readonly ttl?: Duration
   readonly expiry?: string
   readonly ifVersion?: string
@@ -31,19 +27,12 @@ type Refused = {
 /** Adds the verbs to the program. `run` gives each its output and takes its exit code. */
 export function addVerbs(program: Command, io: Io, run: (work: (output: Output) => Promise<ExitCode>) => Promise<void>): void {
   const verb = (name: string, what: string): Command =>
-    program
-      .command(name)
-      .description(what)
-      .option('--url <url>', 'which cluster: hapax://host:port,host:port/namespace; default: HAPAX_URL')
-      .option('--ca <file>', "the cluster's authority, PEM; default: HAPAX_CA. Without it: in the clear, on this machine alone")
-      .option('--cert <file>', 'the certificate of this client, PEM; default: HAPAX_CERT')
-      .option('--key <file>', 'its key, PEM; default: HAPAX_KEY')
-      .option('--deadline <duration>', 'how long to wait for the answer', '5s')
+    target(program.command(name).description(what)).option('--deadline <duration>', 'how long to wait for the answer', '5s')
   const valueIs = 'the value as text; `-` reads it from stdin'
 
-  verb('get <name>', 'prints the value of a key').action((name: string, options: Target) =>
+  verb('get <name>', 'prints the value of a key').action((name: string, options: Waiting) =>
     run((output) =>
-      on(io, options, async (kv) => {
+      onCluster(io, options, async (kv) => {
         const { entry, now } = await kv.get(name, options)
         if (entry === undefined) return output.error(exitCodes.missing, `there is no ${name}`, { refusal: 'missing', key: name })
         output.result(textOf(entry.value), { ok: true, key: name, ...shown(entry, now) })
@@ -55,7 +44,7 @@ export function addVerbs(program: Command, io: Io, run: (work: (output: Output) 
     .option('--ttl <duration>', 'how long it lives: 500ms, 90s, 24h, 30d; default: for ever')
     .action((name: string, value: string, options: Written) =>
       run((output) =>
-        on(io, options, async (kv) => told(output, name, 'created', await kv.create(name, await bytesOf(io, value), options))),
+        onCluster(io, options, async (kv) => told(output, name, 'created', await kv.create(name, await bytesOf(io, value), options))),
       ),
     )
   for (const [name, what, past] of [
@@ -68,7 +57,7 @@ export function addVerbs(program: Command, io: Io, run: (work: (output: Output) 
       .option('--if-version <version>', 'only if it is in this state')
       .action((key: string, value: string, options: Written) =>
         run((output) =>
-          on(io, options, async (kv) => {
+          onCluster(io, options, async (kv) => {
             const { deadline, ifVersion } = options
             const call = { deadline, ifVersion: versionIn(ifVersion), expiry: expiryOf(options) }
             return told(output, key, past, await kv[name](key, await bytesOf(io, value), call))
@@ -79,7 +68,7 @@ export function addVerbs(program: Command, io: Io, run: (work: (output: Output) 
     .option('--if-version <version>', 'only if it is in this state')
     .action((name: string, { deadline, ifVersion, ...options }: Written) =>
       run((output) =>
-        on(io, options, async (kv) => {
+        onCluster(io, options, async (kv) => {
           const done = await kv.destroy(name, { deadline, ifVersion: versionIn(ifVersion) })
           if (!done.ok) return refused(output, name, done)
           output.result(`destroyed ${name}`, { ok: true, key: name })
@@ -87,20 +76,6 @@ export function addVerbs(program: Command, io: Io, run: (work: (output: Output) 
         }),
       ),
     )
-}
-
-async function on(io: Io, { url, ...files }: Target, work: (kv: KV) => Promise<ExitCode>): Promise<ExitCode> {
-  const { env } = io
-  const { ca = env['HAPAX_CA'], cert = env['HAPAX_CERT'], key = env['HAPAX_KEY'] } = files
-  if ((ca === undefined) !== (cert === undefined) || (ca === undefined) !== (key === undefined))
-    invalid('the authority, a certificate and its key go together', 'give --ca, --cert and --key, or none of them')
-  const tls = ca === undefined || cert === undefined || key === undefined ? undefined : { ca, cert, key }
-  const kv = await connect(url ?? env['HAPAX_URL'], tls === undefined ? {} : { tls })
-  try {
-    return await work(kv)
-  } finally {
-    await kv.close()
-  }
 }
 
 function told(

@@ -37,7 +37,12 @@ export class AdminServer implements AsyncDisposable {
     await new Promise<void>((resolve, reject) => {
       admin.#server.once('error', reject)
       const { listen } = options
-      admin.#server.listen('path' in listen ? { path: listen.path } : { host: listen.host, port: listen.port }, resolve)
+      // Exclusive: processes that share the port of their clients have a window each.
+      const exclusive = true
+      admin.#server.listen(
+        'path' in listen ? { path: listen.path, exclusive } : { host: listen.host, port: listen.port, exclusive },
+        resolve,
+      )
     })
     return admin
   }

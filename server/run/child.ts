@@ -1,40 +1,35 @@
 /**
- * One process of a cluster: a storage server or a proxy, as its parent says in its first message.
+ * One process of several under a parent: a storage server, a proxy or an etcd, as its parent says in its first message.
  * Invariant: it ends when its parent does, when it is told to, and when its disk failed or a law of ours was broken; in the last case without
  * another word to anybody.
  */
-import { seededRandom } from '../../core/base/random.ts'
-import { addressText, parseAddress } from '../../core/net/address.ts'
-import type { Durability } from '../../core/engine/engine.ts'
-import { ProxyServer } from '../edge/proxy-server.ts'
-import { openStorageDisk } from '../edge/storage-disk.ts'
-import { StorageServer } from '../edge/storage-server.ts'
-import { openPolicy, type Policy } from '../proxy/policy.ts'
-import { FileSource } from '../source/file.ts'
+import { isKvError, type KvErrorCode } from '../../core/kv/errors.ts'
+import type { Policy } from '../proxy/policy.ts'
+import { runEtcd, type EtcdSettings } from './etcd-process.ts'
+import { faultFields, openLog, silentLog, type Log, type LogFields } from './log.ts'
+import { openProcess } from './process.ts'
+import type { ProcessRole, Settings } from './settings.ts'
 
-interface Common {
-  readonly name: string
-  readonly cluster: string
-  /** 1, 3 or 5. */
-  readonly zones: number
-  readonly shards: number
-  /** `host:port` or `unix:/path`. */
-  readonly listen: string
-  /** The file of the map. */
-  readonly map: string
-}
 export type ChildSettings =
-  | (Common & {
-      readonly role: 'storage'
-      readonly zone: number
-      /** Absent: in memory. */
-      readonly dir?: string | undefined
-      readonly durability: Durability
-    })
-  | (Common & { readonly role: 'proxy'; readonly policy?: Policy | undefined })
+  | {
+      readonly role: ProcessRole
+      readonly settings: Settings
+      readonly version: string
+      readonly policy?: Policy | undefined
+      /** `lines`: a log of its own on stderr. `parent`: what is wrong is told to the parent alone. */
+      readonly log: 'lines' | 'parent'
+    }
+  | ({ readonly role: 'etcd' } & EtcdSettings)
 
 /** What a child says to its parent. */
-export type FromChild = { readonly type: 'ready'; readonly address: string } | { readonly type: 'alarm'; readonly text: string }
+export type FromChild =
+  /** It hears now: what a process of node:cluster is told before is lost. */
+  | { readonly type: 'hello' }
+  | { readonly type: 'listening'; readonly address: string; readonly admin?: string | undefined; readonly pid: number }
+  | { readonly type: 'readiness'; readonly why?: string | undefined }
+  | { readonly type: 'alarm'; readonly text: string }
+  /** It cannot start as it is: the parent has to know more than that it ended. */
+  | { readonly type: 'refused'; readonly code: KvErrorCode; readonly message: string; readonly hint: string }
 
 /** What a process ends with when its disk failed, or a law of our own was broken. */
 export const failureStatus = 70
@@ -46,46 +41,62 @@ function fail(error: unknown): never {
   process.exit(failureStatus)
 }
 
-async function run(settings: ChildSettings): Promise<void> {
-  const { name, cluster, zones, shards, map } = settings
-  const source = await FileSource.open({ path: map, zones, shards })
-  const random = seededRandom(Number(process.hrtime.bigint() % 4_294_967_291n) ^ process.pid)
-  const common = {
-    name,
-    cluster,
-    zones,
-    security: 'plain',
-    source,
-    random,
-    listen: parseAddress(settings.listen),
-    onFailure: fail,
-  } as const
-  let server: StorageServer | ProxyServer
-  if (settings.role === 'storage') {
-    const { zone, dir, durability } = settings
-    const disk = await openStorageDisk({ dir, durability })
-    const onAlarm = (what: string, shard: number): void =>
-      say({ type: 'alarm', text: `${name}: ${what}${shard < 0 ? '' : ` (shard ${shard})`}` })
-    server = await StorageServer.open({ ...common, zone, disk, durability, onAlarm })
-  } else {
-    server = await ProxyServer.open({ ...common, shards, policy: settings.policy ?? openPolicy })
-  }
-  let isEnding = false
-  const end = (): void => {
-    if (isEnding) return
-    isEnding = true
-    server
-      .close()
-      .then(() => source.close())
-      .then(() => process.exit(0), fail)
-  }
-  process.on('SIGTERM', end)
-  process.on('SIGINT', () => undefined) // the parent hears it too, and says what follows
-  process.on('disconnect', end)
-  say({ type: 'ready', address: addressText(server.address) })
+/** Of a child whose parent speaks for it. */
+function tellingLog(name: string): Log {
+  const alarm = (event: string, { what = event }: LogFields = {}): void => say({ type: 'alarm', text: `${name}: ${what}` })
+  return { ...silentLog, warn: (event, fields) => (event === 'not-ready' ? undefined : alarm(event, fields)), error: alarm }
 }
 
-/** Waits for the first message of the parent, and is then what it says. */
+async function run(asked: ChildSettings): Promise<void> {
+  let end = async (): Promise<void> => undefined
+  let isEnding = false
+  const leave = (): void => {
+    if (isEnding) return
+    isEnding = true
+    end().then(() => process.exit(0), fail)
+  }
+  process.on('SIGTERM', leave)
+  process.on('SIGINT', () => undefined) // the parent hears it too, and says what follows
+  process.on('disconnect', leave)
+  try {
+    if (asked.role === 'etcd') {
+      const { address, pid, close } = await runEtcd(asked, fail)
+      end = close
+      say({ type: 'listening', address, pid })
+      return say({ type: 'readiness' })
+    }
+    const { role, settings, version, policy } = asked
+    const name = settings.name ?? role
+    const write = (line: string): void => void process.stderr.write(line)
+    const log =
+      asked.log === 'lines'
+        ? await openLog({ level: settings['log.level'], base: { role, name, pid: process.pid }, write })
+        : tellingLog(name)
+    const running = await openProcess({
+      role,
+      settings,
+      version,
+      policy,
+      log,
+      onReadiness: (why) => say({ type: 'readiness', why }),
+      onFailure(error) {
+        log.error('failure', faultFields(error))
+        fail(error)
+      },
+    })
+    end = () => running.close()
+    say({ type: 'listening', address: running.address, admin: running.admin, pid: process.pid })
+  } catch (error) {
+    if (!isKvError(error)) fail(error)
+    const { code, id, message, hint } = error
+    const text = message.replace(`${id} `, '')
+    // It has to be with the parent before this ends.
+    process.send?.({ type: 'refused', code, message: text, hint } satisfies FromChild, undefined, {}, () => process.exit(1))
+  }
+}
+
+/** Asks its parent what it is to be, and is it. */
 export function runChild(): void {
-  process.once('message', (settings: ChildSettings) => void run(settings).catch(fail))
+  process.once('message', (asked: ChildSettings) => void run(asked).catch(fail))
+  say({ type: 'hello' })
 }

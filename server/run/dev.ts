@@ -3,15 +3,18 @@
  * Invariant: a child that dies comes back where it was; when this process ends, however it ends, all of them do.
  * Why real processes: what is killed here dies as it would at night.
  */
-import { fork, type ChildProcess } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { KvError } from '../../core/kv/errors.ts'
 import type { Durability } from '../../core/engine/engine.ts'
 import type { Policy } from '../proxy/policy.ts'
-import type { ChildSettings, FromChild } from './child.ts'
+import { needEtcd } from './etcd-process.ts'
+import { freePort } from './free-port.ts'
+import { silentLog } from './log.ts'
+import { childFile, packageVersion as version } from './package.ts'
+import { readSettings, type Settings } from './settings.ts'
+import { supervise, type Child, type ChildSpec } from './supervisor.ts'
 
 export interface DevOptions {
   /** 1, 3 or 5. Default 3. */
@@ -29,6 +32,8 @@ export interface DevOptions {
   /** The address of the first proxy, and the ports of the others follow it. Default: any free ones. */
   readonly port?: number | undefined
   readonly policy?: Policy | undefined
+  /** The map in a real etcd, in the directory; a text is where its program is. Default false: in a file. */
+  readonly etcd?: boolean | string | undefined
   readonly onAlarm?: ((text: string) => void) | undefined
   /** The file of a child. Default: the one beside this. */
   readonly childFile?: string | undefined
@@ -40,6 +45,8 @@ export interface DevProcess {
   readonly zone: number | undefined
   readonly pid: number
   readonly address: string
+  /** The URL of its window: /livez, /readyz, /metrics, /status. */
+  readonly admin: string
   /** It listens; what it needs of the others it may still be waiting for. */
   readonly isReady: boolean
 }
@@ -48,6 +55,10 @@ export interface DevCluster extends AsyncDisposable {
   /** For `connect`; a namespace may follow. */
   readonly url: string
   readonly processes: readonly DevProcess[]
+  /** The URL of a window over all of them. */
+  readonly admin: string
+  /** Present when the map is in one; its name for `signal` is `etcd`. */
+  readonly etcd: { readonly pid: number; readonly address: string } | undefined
   /** How often children were brought back. */
   readonly restarts: number
   /** Sends a signal to a process, by its name: SIGKILL, SIGSTOP and SIGCONT make faults. */
@@ -56,84 +67,9 @@ export interface DevCluster extends AsyncDisposable {
   close(): Promise<void>
 }
 
-/** How long all processes may take to be ready, and each of them to end, in milliseconds. */
-const startMs = 20_000
-const endMs = 10_000
-/** The pause before a child that died comes back; it doubles with each death that follows soon. */
-const pauseMs = 50
-const pauseMsMax = 5_000
-const soonMs = 5_000
-
-class Kept {
-  readonly settings: ChildSettings
-  readonly #file: string
-  readonly #onAlarm: (text: string) => void
-  child: ChildProcess | undefined
-  /** Where it listens, from the first time on. */
-  address = ''
-  isReady = false
-  deaths = 0
-  #soon = 0
-  #startedAt = 0
-  #timer: NodeJS.Timeout | undefined
-  #isEnding = false
-
-  constructor(settings: ChildSettings, file: string, onAlarm: (text: string) => void) {
-    this.settings = settings
-    this.#file = file
-    this.#onAlarm = onAlarm
-  }
-
-  /** Resolves when it listens. */
-  start(): Promise<void> {
-    this.#startedAt = performance.now()
-    const child = fork(this.#file, [], { stdio: ['ignore', 2, 2, 'ipc'] })
-    this.child = child
-    child.once('exit', () => this.#died())
-    const ready = new Promise<void>((resolve, reject) => {
-      child.on('message', (message: FromChild) => {
-        if (message.type === 'alarm') return this.#onAlarm(message.text)
-        this.address = message.address
-        this.isReady = true
-        resolve()
-      })
-      child.once('exit', (code, signal) => reject(new Error(`it ended with ${signal ?? code} before it was ready`)))
-    })
-    // One that comes again listens where it was.
-    child.send({ ...this.settings, listen: this.address === '' ? this.settings.listen : this.address } satisfies ChildSettings)
-    return ready
-  }
-
-  async end(): Promise<void> {
-    this.#isEnding = true
-    clearTimeout(this.#timer)
-    const { child } = this
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
-    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()))
-    // A process that was stopped hears nothing before it goes on.
-    child.kill('SIGCONT')
-    child.kill('SIGTERM')
-    const timer = setTimeout(() => child.kill('SIGKILL'), endMs)
-    await gone
-    clearTimeout(timer)
-  }
-
-  #died(): void {
-    if (this.#isEnding) return
-    this.deaths++
-    this.isReady = false
-    this.#soon = performance.now() - this.#startedAt < soonMs ? this.#soon + 1 : 0
-    const waitMs = Math.min(pauseMs * 2 ** this.#soon, pauseMsMax)
-    this.#timer = setTimeout(
-      () => void this.start().catch((error: unknown) => this.#onAlarm(`${this.settings.name}: ${String(error)}`)),
-      waitMs,
-    )
-  }
-}
-
 /**
  * Starts storage servers and proxies, and resolves when all of them listen.
- * @throws KvError UNAVAILABLE when they are not ready in time
+ * @throws KvError UNAVAILABLE when they do not listen in time, or there is no etcd
  * @example await using cluster = await startDev({ memory: true }); const kv = await connect(cluster.url)
  */
 export async function startDev(options: DevOptions = {}): Promise<DevCluster> {
@@ -147,63 +83,77 @@ export async function startDev(options: DevOptions = {}): Promise<DevCluster> {
     policy,
     onAlarm = () => undefined,
   } = options
-  const file = options.childFile ?? fileURLToPath(new URL('child-main.js', import.meta.url))
-  const dir = options.dir === undefined ? mkdtempSync(join(tmpdir(), 'hapax-dev-')) : resolve(options.dir)
+  const file = options.childFile ?? childFile
+  const isTemporary = options.dir === undefined
+  const program = options.etcd === true ? (process.env['HAPAX_ETCD'] ?? 'etcd') : options.etcd === false ? undefined : options.etcd
+  if (program !== undefined) needEtcd(program)
+  const dir = isTemporary ? mkdtempSync(join(tmpdir(), 'hapax-dev-')) : resolve(options.dir as string)
   mkdirSync(dir, { recursive: true, mode: 0o700 })
-  const common = { cluster: 'dev', zones, shards, map: join(dir, 'map.json') } as const
-  const kept = [
-    ...Array.from({ length: zones }, (_, zone): ChildSettings => {
-      const name = `storage-${zone + 1}`
-      return { ...common, role: 'storage', name, zone, durability, listen: '127.0.0.1:0', dir: memory ? undefined : join(dir, name) }
-    }),
-    ...Array.from({ length: proxyCount }, (_, index): ChildSettings => {
-      return { ...common, role: 'proxy', name: `proxy-${index + 1}`, listen: `127.0.0.1:${port === 0 ? 0 : port + index}`, policy }
-    }),
-  ].map((settings) => new Kept(settings, file, onAlarm))
-  const storage = kept.filter(({ settings }) => settings.role === 'storage')
-  const proxies = kept.filter(({ settings }) => settings.role === 'proxy')
-
+  const etcd = program === undefined ? undefined : { dir: join(dir, 'etcd'), program, address: `127.0.0.1:${await freePort()}` }
+  const { values } = await readSettings({ flags: {}, env: {} })
+  const map =
+    etcd === undefined ? { 'map.file': join(dir, 'map.json') } : { 'map.etcd': [etcd.address], 'map.copy': join(dir, 'map-copy.json') }
+  const common = { ...values, ...map, cluster: 'dev', zones: zones as Settings['zones'], shards, plain: true } as const
+  const storage = Array.from({ length: zones }, (_, index): ChildSpec => {
+    const name = `storage-${index + 1}`
+    const kept = memory ? { memory } : { data: join(dir, name) }
+    return {
+      name,
+      settings: { role: 'storage', version, log: 'parent', settings: { ...common, ...kept, name, zone: index + 1, durability } },
+    }
+  })
+  const proxies = Array.from({ length: proxyCount }, (_, index): ChildSpec => {
+    const name = `proxy-${index + 1}`
+    const listen = `127.0.0.1:${port === 0 ? 0 : port + index}`
+    return { name, settings: { role: 'proxy', version, log: 'parent', policy, settings: { ...common, name, listen, encryption: 'off' } } }
+  })
+  const below: ChildSpec[] = etcd === undefined ? [] : [{ name: 'etcd', isBelow: true, settings: { role: 'etcd', ...etcd } }]
+  const clean = (): void => {
+    if (isTemporary) rmSync(dir, { recursive: true, force: true })
+  }
+  const children = [...below, ...storage, ...proxies]
+  const supervisor = await supervise({ name: 'dev', version, children, admin: '127.0.0.1:0', file, log: silentLog, onAlarm }).catch(
+    (error: unknown) => {
+      clean()
+      throw error
+    },
+  )
   const close = async (): Promise<void> => {
-    await Promise.all(proxies.map((one) => one.end()))
-    await Promise.all(storage.map((one) => one.end()))
-    if (options.dir === undefined) rmSync(dir, { recursive: true, force: true })
+    await supervisor.close()
+    clean()
   }
-  let timer: NodeJS.Timeout | undefined
-  try {
-    const late = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(new Error(`not ready within ${startMs} ms`)), startMs)))
-    await Promise.race([Promise.all(kept.map((one) => one.start())), late])
-  } catch (cause) {
-    await close()
-    throw new KvError('UNAVAILABLE', { message: 'the cluster did not start', hint: 'look at what its processes wrote to stderr', cause })
-  } finally {
-    clearTimeout(timer)
-  }
-  const url = `hapax://${proxies.map(({ address }) => address).join(',')}`
+  const addresses = supervisor.children.filter(({ spec }) => spec.settings.role === 'proxy').map(({ address }) => address)
   return {
-    url,
+    url: `hapax://${addresses.join(',')}`,
+    admin: `http://${supervisor.admin}`,
     get processes() {
-      return kept.map(({ settings, child, address, isReady }) => ({
-        role: settings.role,
-        name: settings.name,
-        zone: settings.role === 'storage' ? settings.zone : undefined,
-        pid: child?.pid ?? 0,
-        address,
-        isReady,
-      }))
+      return supervisor.children.flatMap(processOf)
+    },
+    get etcd() {
+      const one = supervisor.children.find(({ spec }) => spec.isBelow)
+      return one === undefined ? undefined : { pid: one.pid, address: one.address }
     },
     get restarts() {
-      return kept.reduce((sum, { deaths }) => sum + deaths, 0)
+      return supervisor.restarts
     },
     signal(name, signal) {
-      const one = kept.find(({ settings }) => settings.name === name)
+      const one = supervisor.children.find(({ spec }) => spec.name === name)
       if (one === undefined)
         throw new KvError('INVALID_ARGUMENT', {
           message: `there is no process '${name}'`,
-          hint: kept.map(({ settings }) => settings.name).join(', '),
+          hint: supervisor.children.map(({ spec }) => spec.name).join(', '),
         })
-      one.child?.kill(signal)
+      one.signal(signal)
     },
     close,
     [Symbol.asyncDispose]: close,
   }
+}
+
+function processOf({ spec, pid, address, admin, state }: Child): readonly DevProcess[] {
+  const { name, settings } = spec
+  if (settings.role === 'etcd') return []
+  const zone = settings.role === 'storage' ? (settings.settings.zone as number) - 1 : undefined
+  const isReady = state === 'listening' || state === 'ready'
+  return [{ role: settings.role, name, zone, pid, address, admin: admin === undefined ? '' : `http://${admin}`, isReady }]
 }

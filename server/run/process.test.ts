@@ -9,6 +9,7 @@ import { isKvError, type KvErrorCode } from '../../core/kv/errors.ts'
 import type { KV } from '../../core/kv/kv.ts'
 import { initAuthority, issueInFolder } from '../edge/certificates.ts'
 import { newKeyLine } from '../edge/sealer.ts'
+import { silentLog } from './log.ts'
 import { openProcess, type RunningProcess } from './process.ts'
 import { readSettings, type ProcessRole } from './settings.ts'
 
@@ -25,7 +26,7 @@ async function started(role: ProcessRole, flags: Readonly<Record<string, string 
     role,
     settings: values,
     version: '1.2.3',
-    onAlarm: () => undefined,
+    log: silentLog,
     onFailure: (error) => void failures.push(error),
   })
   running.push(one)

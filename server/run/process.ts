@@ -16,9 +16,10 @@ import { parseKeyRing, Sealer } from '../edge/sealer.ts'
 import { openStorageDisk } from '../edge/storage-disk.ts'
 import { StorageServer } from '../edge/storage-server.ts'
 import type { Source } from '../cluster/source.ts'
-import { openPolicy } from '../proxy/policy.ts'
+import { openPolicy, type Policy } from '../proxy/policy.ts'
 import { EtcdSource } from '../source/etcd.ts'
 import { FileSource } from '../source/file.ts'
+import { faultFields, type Log } from './log.ts'
 import { parsePolicy } from './policy-file.ts'
 import { checkSettings, type ProcessRole, type Settings } from './settings.ts'
 
@@ -26,8 +27,11 @@ export interface ProcessOptions {
   readonly role: ProcessRole
   readonly settings: Settings
   readonly version: string
-  /** For a person: something is wrong, and it goes on. */
-  readonly onAlarm: (text: string) => void
+  readonly log: Log
+  /** In the place of the setting `policy`: of a parent that has none in a file. */
+  readonly policy?: Policy | undefined
+  /** Called when it becomes ready, and when it is no longer; then with why not. */
+  readonly onReadiness?: ((why: string | undefined) => void) | undefined
   /** The disk failed, or a law of our own was broken: the process has to end, without another word. */
   readonly onFailure: (error: unknown) => void
 }
@@ -41,12 +45,13 @@ export interface RunningProcess {
 }
 
 const watchMs = 5_000
+const readinessMs = 250
 /** Policies and key files are smaller. */
 const fileBytesMax = 1_048_576
 
 /** @throws KvError INVALID_ARGUMENT for settings that make no sense, and whatever its parts throw when they cannot be opened */
 export async function openProcess(options: ProcessOptions): Promise<RunningProcess> {
-  const { role, settings, version } = options
+  const { role, settings, version, log } = options
   checkSettings(role, settings)
   const closing: (() => unknown)[] = []
   const close = async (): Promise<void> => {
@@ -62,26 +67,49 @@ export async function openProcess(options: ProcessOptions): Promise<RunningProce
     closing.push(() => server.close())
     let isDraining = false
     const address = addressText(server.address)
+    const checks = { ...ready, draining: () => (isDraining ? 'it is closing' : undefined) }
     const admin = await AdminServer.open({
       listen: parseAddress(settings['admin.listen']),
       meter: meter.with(gauges),
       live: { 'event-loop': () => undefined }, // who answers has a loop that turns
-      ready: { ...ready, draining: () => (isDraining ? 'it is closing' : undefined) },
-      status: () => ({ role, name: settings.name, cluster: settings.cluster, version, address, ...status() }),
+      ready: checks,
+      status: () => ({ role, name: settings.name, cluster: settings.cluster, version, pid: process.pid, address, ...status() }),
     })
+    log.info('listening', { address, admin: admin.address })
+    closing.push(watchReadiness(checks, options))
     return {
       address,
       admin: admin.address,
       async close() {
         isDraining = true
+        log.info('draining')
         await close()
         await admin.close()
+        log.info('closed')
       },
     }
   } catch (error) {
     await close()
     throw error
   }
+}
+
+/** Tells each change of whether it is ready. @returns what ends that */
+function watchReadiness(checks: Readonly<Record<string, Check>>, { log, onReadiness }: ProcessOptions): () => void {
+  let told: string | undefined = 'it has just begun'
+  const look = (): void => {
+    const why = Object.values(checks)
+      .map((check) => check())
+      .find((reason) => reason !== undefined)
+    if ((why === undefined) === (told === undefined)) return
+    told = why
+    if (why === undefined) log.info('ready')
+    else log.warn('not-ready', { what: why })
+    onReadiness?.(why)
+  }
+  const timer = setInterval(look, readinessMs).unref()
+  look()
+  return () => clearInterval(timer)
 }
 
 async function openSource(role: ProcessRole, values: Settings): Promise<Source> {
@@ -111,10 +139,10 @@ async function openSource(role: ProcessRole, values: Settings): Promise<Source> 
   })
 }
 
-async function securityOf({ settings, onAlarm }: ProcessOptions): Promise<'plain' | Credentials> {
+async function securityOf({ settings, log }: ProcessOptions): Promise<'plain' | Credentials> {
   const { 'tls.ca': ca, 'tls.cert': cert, 'tls.key': key, plain } = settings
   if (plain || ca === undefined || cert === undefined || key === undefined) return 'plain'
-  return await Credentials.open({ ca, cert, key }, { onProblem: (error) => onAlarm(error.message) })
+  return await Credentials.open({ ca, cert, key }, { onProblem: (error) => log.warn('alarm', faultFields(error)) })
 }
 
 interface Opened {
@@ -139,7 +167,7 @@ const commonOf = ({ settings, onFailure }: ProcessOptions, source: Source, secur
   }) as const
 
 async function openStorage(options: ProcessOptions, source: Source, security: 'plain' | Credentials): Promise<Opened> {
-  const { settings, version, onAlarm } = options
+  const { settings, version, log } = options
   const { durability, advertise } = settings
   const zone = (settings.zone as number) - 1
   const meter = new Meter({ role: 'storage', version, zone: String(zone + 1) })
@@ -150,8 +178,8 @@ async function openStorage(options: ProcessOptions, source: Source, security: 'p
     disk,
     durability,
     advertise,
-    onEvent: (event) => meter.event(event),
-    onAlarm: (what, shard) => onAlarm(`${what}${shard < 0 ? '' : ` (shard ${shard})`}`),
+    onEvent: (event) => count(meter, log, event),
+    onAlarm: (what, shard) => log.warn('alarm', { what: `${what}${shard < 0 ? '' : ` (shard ${shard})`}` }),
   }).catch(async (error: unknown) => {
     await disk.close()
     throw error
@@ -182,23 +210,23 @@ async function openProxy(
   security: 'plain' | Credentials,
   closing: (() => unknown)[],
 ): Promise<Opened> {
-  const { settings, version, onAlarm } = options
+  const { settings, version, log } = options
   const meter = new Meter({ role: 'proxy', version })
   const { keys, policy: policyFile } = settings
   const sealer = keys === undefined ? undefined : new Sealer(parseKeyRing(await secretIn(keys)))
   const policyOf = async (text: string) => await parsePolicy(text, policyFile?.endsWith('.json') === true)
-  const policy = policyFile === undefined ? openPolicy : await policyOf((await contentOf(policyFile)).toString('utf8'))
+  const policy = policyFile === undefined ? (options.policy ?? openPolicy) : await policyOf((await contentOf(policyFile)).toString('utf8'))
   const server = await ProxyServer.open({
     ...commonOf(options, source, security),
     shards: settings.shards,
     policy,
     ...(sealer === undefined ? {} : { sealer }),
     plainIdsRepeat: settings['plain-ids-repeat'],
-    onEvent: (event) => meter.event(event),
+    onEvent: (event) => count(meter, log, event),
     onRequest: (verb, status, ms) => meter.request(verb, status, ms),
   })
-  if (policyFile !== undefined) closing.push(watchFile(policyFile, async (text) => server.replacePolicy(await policyOf(text)), onAlarm))
-  if (keys !== undefined) closing.push(watchFile(keys, async (text) => void sealer?.replace(parseKeyRing(text)), onAlarm))
+  if (policyFile !== undefined) closing.push(watchFile(policyFile, async (text) => server.replacePolicy(await policyOf(text)), log))
+  if (keys !== undefined) closing.push(watchFile(keys, async (text) => void sealer?.replace(parseKeyRing(text)), log))
   let rows: readonly (readonly string[])[] = []
   source.watch((map) => {
     rows = map.rows.map(({ servers }) => servers)
@@ -223,6 +251,11 @@ async function openProxy(
   }
 }
 
+function count(meter: Meter, log: Log, event: string): void {
+  meter.event(event)
+  log.debug('event', { what: event })
+}
+
 async function contentOf(path: string): Promise<Buffer> {
   try {
     const { size } = await stat(path)
@@ -242,7 +275,7 @@ async function secretIn(path: string): Promise<string> {
 }
 
 /** Looks at a file now and then, and hands it over when it is another one. @returns what ends that */
-function watchFile(path: string, take: (text: string) => Promise<void>, onAlarm: (text: string) => void): () => void {
+function watchFile(path: string, take: (text: string) => Promise<void>, log: Log): () => void {
   let seen: string | undefined
   let isLooking = false
   let told: string | undefined
@@ -258,7 +291,7 @@ function watchFile(path: string, take: (text: string) => Promise<void>, onAlarm:
       if (isNew) told = undefined
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error)
-      if (problem !== told) onAlarm(`${path}: ${problem}; what was in use stays in use`)
+      if (problem !== told) log.warn('alarm', { what: `${path}: ${problem}; what was in use stays in use` })
       told = problem
     } finally {
       isLooking = false

@@ -52,6 +52,12 @@ export const settings = {
   'map.user': { kind: text, what: 'a user of etcd' },
   'map.password-file': { kind: text, what: 'a file with the password of that user' },
   'admin.listen': { kind: text, initial: '127.0.0.1:0', what: 'where /livez, /readyz, /metrics and /status are; on this machine alone' },
+  'log.level': { kind: choice('debug', 'info', 'warn', 'error', 'off'), initial: 'info', what: 'of the log, JSON lines on stderr' },
+  processes: {
+    kind: whole(1, 64),
+    initial: 1,
+    what: 'of the system, under one that restarts them: proxies share a port; each storage server is one of its own, see cli.md',
+  },
   zone: { role: 'storage', kind: whole(1, 5), what: 'which zone it is in, from 1' },
   'servers-per-zone': {
     role: 'storage',
@@ -104,7 +110,7 @@ export interface Read {
 export const flagOf = (name: string): string => `--${name.replaceAll('.', '-')}`
 export const variableOf = (name: string): string => `HAPAX_${name.replaceAll(/[.-]/g, '_').toUpperCase()}`
 /** Those of the command line's verbs, and of a run of the tests. */
-const otherVariables = new Set(['HAPAX_URL', 'HAPAX_CA', 'HAPAX_CERT', 'HAPAX_KEY', 'HAPAX_SEED'])
+const otherVariables = new Set(['HAPAX_URL', 'HAPAX_ADMIN', 'HAPAX_CA', 'HAPAX_CERT', 'HAPAX_KEY', 'HAPAX_ETCD', 'HAPAX_SEED'])
 
 const names = Object.keys(settings) as SettingName[]
 const rowOf = (name: SettingName): Row => settings[name]

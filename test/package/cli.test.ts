@@ -24,12 +24,14 @@ afterAll(() => {
 
 interface Announced {
   readonly kv: string
+  readonly admin: string
   readonly processes: readonly {
     readonly role: string
     readonly name: string
     readonly zone?: number
     readonly pid: number
     readonly address: string
+    readonly admin: string
   }[]
 }
 
@@ -59,6 +61,10 @@ test('dev starts three zones and two proxies on RocksDB, keeps what was written,
   expect(first.told.processes.map(({ name }) => name)).toEqual(['storage-1', 'storage-2', 'storage-3', 'proxy-1', 'proxy-2'])
   expect(run(['create', 'orders/1', 'paid'], first.told.kv)).toMatchObject({ status: 0, stderr: '' })
   expect(run(['create', 'orders/1', 'again'], first.told.kv)).toMatchObject({ status: 4 })
+  let status = run(['status', '--dev', data, '-o', 'json'], first.told.kv)
+  while (status.status !== 0) status = run(['status', '--dev', data, '-o', 'json'], first.told.kv) // the last of them may not be ready yet
+  const { processes } = JSON.parse(status.stdout) as { readonly processes: readonly object[] }
+  expect(processes).toMatchObject(first.told.processes.map(({ name, pid, admin }) => ({ name, pid, admin, isReady: true })))
   expect(await ended(first.child, first.told)).toBe(0)
 
   const second = await dev('--data', data)

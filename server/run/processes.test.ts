@@ -1,0 +1,161 @@
+/** Several processes of one role under one that keeps them (W7). */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { connect } from '../../core/client/client.ts'
+import { isKvError } from '../../core/kv/errors.ts'
+import { bundle, type Bundle } from '../../core/stores/testdata/bundled.ts'
+import { silentLog } from './log.ts'
+import { openProcesses, settingsOfEach, type RunningProcesses } from './processes.ts'
+import { readSettings, type ProcessRole } from './settings.ts'
+
+let child: Bundle
+let dir: string
+beforeAll(async () => {
+  child = await bundle('processes-child', "import { runChild } from '../../server/run/child.ts'; runChild()")
+  dir = mkdtempSync(join(tmpdir(), 'hapax-processes-'))
+})
+afterAll(() => {
+  child.remove()
+  rmSync(dir, { recursive: true, force: true })
+})
+const closing: (() => Promise<void>)[] = []
+afterEach(async () => {
+  for (const close of closing.splice(0).toReversed()) await close()
+})
+
+const settingsOf = async (flags: Readonly<Record<string, string | boolean>>) => {
+  const common = { cluster: 'c', zones: '1', shards: '4', plain: true, 'log.level': 'off' }
+  return (await readSettings({ flags: { ...common, ...flags }, env: {} })).values
+}
+async function started(role: ProcessRole, flags: Readonly<Record<string, string | boolean>>): Promise<RunningProcesses> {
+  const settings = await settingsOf({ 'map.file': join(dir, 'map.json'), ...flags })
+  const running = await openProcesses({ role, settings, version: '1.2.3', log: silentLog, file: child.path })
+  closing.push(() => running.close())
+  return running
+}
+interface Status {
+  readonly role: string
+  readonly restarts: number
+  readonly children: readonly {
+    readonly name: string
+    readonly state: string
+    readonly pid: number
+    readonly restarts: number
+    readonly address: string
+    readonly admin: string
+  }[]
+}
+const read = async <T>(admin: string): Promise<T> => (await (await fetch(`http://${admin}/status`)).json()) as T
+async function until(admin: string, holds: (status: Status) => boolean): Promise<Status> {
+  for (;;) {
+    const status = await read<Status>(admin)
+    if (holds(status)) return status
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+const areReady = ({ children }: Status): boolean => children.every(({ state }) => state === 'ready')
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+const bytes = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text))
+
+describe('proxies', { timeout: 60_000 }, () => {
+  test('share a port; one that is killed is brought back while the others serve; all drain at the end', async () => {
+    const storage = await started('storage', { name: 's', zone: '1', memory: true, processes: '1', 'map.file': join(dir, 'proxies.json') })
+    const proxies = await started('proxy', {
+      name: 'p',
+      encryption: 'off',
+      processes: '3',
+      'map.file': join(dir, 'proxies.json'),
+    })
+    expect(proxies.processes.map(({ name }) => name)).toEqual(['p/1', 'p/2', 'p/3'])
+    expect(new Set(proxies.processes.map(({ address }) => address))).toEqual(new Set([proxies.address]))
+    expect(new Set(proxies.processes.map(({ pid }) => pid)).size).toBe(3)
+    await until(storage.admin, areReady)
+    const { children } = await until(proxies.admin, areReady)
+
+    const kvs = await Promise.all(Array.from({ length: 6 }, () => connect(`hapax://${proxies.address}`, { connections: 1 })))
+    await Promise.all(kvs.map((kv, index) => kv.create(`k${index}`, bytes('v'))))
+    const counts = await Promise.all(children.map(async ({ admin }) => (await read<{ requests: number }>(admin)).requests))
+    expect(counts.filter((count) => count > 0).length, 'each has its share of the connections').toBe(3)
+
+    const [victim] = children
+    process.kill(victim?.pid ?? 0, 'SIGKILL')
+    for (let index = 0; index < 60; index++) await kvs[index % 6]?.set(`k${index}`, bytes('w'))
+    const after = await until(proxies.admin, (status) => status.restarts === 1 && areReady(status))
+    expect(after).toMatchObject({ role: 'supervisor', children: [{ name: 'p/1', restarts: 1, address: proxies.address }, {}, {}] })
+    expect(after.children[0]?.pid).not.toBe(victim?.pid)
+    expect((await kvs[0]?.get('k59'))?.entry?.value).toEqual(bytes('w'))
+
+    // What is under way when all are told to end is answered.
+    const underWay = Promise.allSettled(kvs.map((kv, index) => kv.set(`last${index}`, bytes('x'))))
+    const closed = proxies.close()
+    const outcomes = await underWay
+    await Promise.all(kvs.map((kv) => kv.close()))
+    await closed
+    expect(outcomes.map(({ status }) => status)).toEqual(Array.from({ length: 6 }, () => 'fulfilled'))
+    for (const { pid } of after.children) expect(isAlive(pid)).toBe(false)
+  })
+})
+
+describe('storage servers', { timeout: 60_000 }, () => {
+  test('are each one of its own: name, directory, port, and a place in the map', async () => {
+    const running = await started('storage', { name: 's', zone: '1', data: join(dir, 'data'), processes: '2' })
+    expect(running.processes.map(({ name }) => name)).toEqual(['s-1', 's-2'])
+    expect(new Set(running.processes.map(({ address }) => address)).size).toBe(2)
+    expect(readdirSync(join(dir, 'data')).sort()).toEqual(['1', '2'])
+    const { children } = await until(running.admin, ({ children: all }) => all.some(({ state }) => state === 'ready'))
+    const told = await Promise.all(children.map(async ({ admin }) => await read<{ name: string; zone: number }>(admin)))
+    expect(told.map(({ name, zone }) => ({ name, zone }))).toEqual([
+      { name: 's-1', zone: 1 },
+      { name: 's-2', zone: 1 },
+    ])
+    await running.close()
+    for (const { pid } of running.processes) expect(isAlive(pid)).toBe(false)
+  })
+
+  test('follow each other at the ports from the first one on, and have files of their own by {n}', async () => {
+    const flags = {
+      name: 's',
+      zone: '1',
+      data: '/d',
+      listen: '127.0.0.1:5081',
+      advertise: '10.0.0.1:5081',
+      processes: '2',
+      'map.file': 'm',
+    }
+    const tls = { plain: 'false', 'tls.ca': 'ca', 'tls.cert': 'storage-s-{n}.crt', 'tls.key': 'storage-s-{n}.key' }
+    const each = settingsOfEach('storage', await settingsOf({ ...flags, ...tls }))
+    expect(each).toMatchObject([
+      { name: 's-1', data: '/d/1', listen: '127.0.0.1:5081', advertise: '10.0.0.1:5081', 'tls.cert': 'storage-s-1.crt', processes: 1 },
+      { name: 's-2', data: '/d/2', listen: '127.0.0.1:5082', advertise: '10.0.0.1:5082', 'tls.key': 'storage-s-2.key', processes: 1 },
+    ])
+  })
+
+  test('do not share a certificate, and need ports that there are', async () => {
+    const mistake = async (flags: Readonly<Record<string, string | boolean>>): Promise<string> => {
+      const settings = await settingsOf({ name: 's', zone: '1', data: '/d', processes: '2', 'map.file': 'm', ...flags })
+      try {
+        settingsOfEach('storage', settings)
+        return 'none'
+      } catch (error) {
+        if (!isKvError(error, 'INVALID_ARGUMENT')) throw error
+        return error.message
+      }
+    }
+    expect(await mistake({ plain: 'false', 'tls.cert': 'one.crt' })).toContain('tls.cert is one file, and there are 2 storage servers')
+    expect(await mistake({ listen: '127.0.0.1:65535' })).toContain('no port 65536')
+  })
+})
+
+test('what the first start of a child refuses is told as it says it, and nothing is left running', async () => {
+  const error: unknown = await started('proxy', { name: 'p', processes: '2', keys: join(dir, 'no-keys') }).catch((fault: unknown) => fault)
+  if (!isKvError(error, 'INVALID_ARGUMENT')) throw error
+  expect(error.message).toMatch(/p\/\d: .*no-keys cannot be read/)
+})
