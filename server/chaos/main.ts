@@ -13,6 +13,7 @@ const help = `npm run chaos -- [options]
   --seed N         of faults and clients; default: drawn from the clock. Real processes do not repeat themselves: it repeats what is tried, not what happens
   --json FILE      writes the report there, too
   --history FILE   writes the calls of the registers there, one JSON line each
+  --mutant NAME    plants one of the simulator's mistakes in the processes first: then something should be found
   --quiet          says no fault as it comes`
 
 const { values } = parseArgs({
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     json: { type: 'string' },
     history: { type: 'string' },
+    mutant: { type: 'string' },
     quiet: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
     /** Set by tools/chaos.mjs: where the bundles are. */

@@ -44,9 +44,11 @@ const thinkMs = 60
 const bankThinkMs = 150
 const countThinkMs = 150
 /** One fault in so many comes alone, and is measured. */
-const aloneEvery = 10
-const betweenMsMin = 800
-const betweenMsMax = 1_600
+const aloneEvery = 12
+/** After it, so that what it slowed ends before the next fault slows it more. */
+const calmMs = 500
+const betweenMsMin = 600
+const betweenMsMax = 1_400
 /** After all is healed, for links to be dialled again. */
 const settleMs = 1_500
 
@@ -114,6 +116,7 @@ export async function play(options: PlayOptions): Promise<{ readonly report: Rep
   }
   const codes = [...watch.all.codes].map(([code, count]) => `${code} ${count}`).join(', ')
   log(`${injector.total} faults; calls that failed: ${codes || 'none'}; the slowest of all took ${Math.round(watch.all.slowestMs)} ms`)
+  for (const { what, ms } of watch.inWindows.slowest) log(`under one fault alone: ${Math.round(ms)} ms, a ${what}`)
   return { report, details }
 }
 
@@ -137,9 +140,9 @@ async function hurt(injector: Injector, watch: Watch, { minutes, random, log }: 
       watch.open()
       await injector.inject(deck.drawAlone(kind))
       watch.close()
-      log(
-        `alone: ${watch.inWindows.operations} calls, ${watch.inWindows.failed} failed, slowest ${Math.round(watch.inWindows.slowestMs)} ms`,
-      )
+      const { operations, failed, slowestMs } = watch.inWindows
+      log(`alone so far: ${operations} calls, ${failed} failed, slowest ${Math.round(slowestMs)} ms`)
+      await pause(calmMs)
       continue
     }
     const fault = deck.draw(injector.hurt)

@@ -5,23 +5,30 @@
 import { isKvError } from '../../core/kv/errors.ts'
 import type { KV } from '../../core/kv/kv.ts'
 
-export interface CallsTold {
-  readonly operations: number
-  /** Ended without a result: nobody answered in time, or the outcome is not known. */
-  readonly failed: number
-  readonly slowestMs: number
+export interface Slow {
+  readonly what: string
+  readonly ms: number
 }
+
+const slowestKept = 5
 
 class Counts {
   operations = 0
+  /** Ended without a result: nobody answered in time, or the outcome is not known. */
   failed = 0
-  slowestMs = 0
   /** By code. */
   readonly codes = new Map<string, number>()
+  /** The slowest first. */
+  slowest: readonly Slow[] = []
 
-  add(ms: number, code: string | undefined): void {
+  get slowestMs(): number {
+    return this.slowest[0]?.ms ?? 0
+  }
+
+  add(what: string, ms: number, code: string | undefined): void {
     this.operations++
-    this.slowestMs = Math.max(this.slowestMs, ms)
+    if (this.slowest.length < slowestKept || ms > (this.slowest.at(-1) as Slow).ms)
+      this.slowest = [...this.slowest, { what, ms }].sort((a, b) => b.ms - a.ms).slice(0, slowestKept)
     if (code === undefined) return
     this.failed++
     this.codes.set(code, (this.codes.get(code) ?? 0) + 1)
@@ -32,47 +39,50 @@ export class Watch {
   readonly all = new Counts()
   /** Of all windows together. */
   readonly inWindows = new Counts()
-  #openSince: number | undefined
-  #lastEnd = -Infinity
+  #openedAt: number | undefined
+  #closedAt = -Infinity
 
   /** From now on, until `close`, calls are counted in the window. */
   open(): void {
-    this.#openSince = performance.now()
+    this.#openedAt = performance.now()
   }
   close(): void {
-    this.#openSince = undefined
-    this.#lastEnd = performance.now()
+    this.#openedAt = undefined
+    this.#closedAt = performance.now()
   }
 
   /** @param startedAt of a call that ends now */
-  ended(startedAt: number, code: string | undefined): void {
+  ended(verb: string, startedAt: number, code: string | undefined): void {
     const now = performance.now()
-    this.all.add(now - startedAt, code)
-    if (this.#openSince !== undefined || startedAt < this.#lastEnd) this.inWindows.add(now - startedAt, code)
+    const ms = now - startedAt
+    this.all.add(verb, ms, code)
+    const openedAt = this.#openedAt
+    const into = openedAt === undefined ? 'the window had closed' : `it began ${Math.round(startedAt - openedAt)} ms after the fault`
+    if (openedAt !== undefined || startedAt < this.#closedAt) this.inWindows.add(`${verb}: ${into}`, ms, code)
   }
 }
 
 /** The same store, watched. */
 export function watched(kv: KV, watch: Watch): KV {
-  const during = async <T>(call: Promise<T>): Promise<T> => {
+  const during = async <T>(verb: string, call: Promise<T>): Promise<T> => {
     const startedAt = performance.now()
     try {
       const result = await call
-      watch.ended(startedAt, undefined)
+      watch.ended(verb, startedAt, undefined)
       return result
     } catch (error) {
-      watch.ended(startedAt, isKvError(error) ? error.code : 'NOT_A_FAULT_OF_OURS')
+      watch.ended(verb, startedAt, isKvError(error) ? error.code : 'NOT_A_FAULT_OF_OURS')
       throw error
     }
   }
   return {
     capabilities: kv.capabilities,
-    create: (...args) => during(kv.create(...args)),
-    get: (...args) => during(kv.get(...args)),
-    getMany: (...args) => during(kv.getMany(...args)),
-    update: (...args) => during(kv.update(...args)),
-    set: (...args) => during(kv.set(...args)),
-    destroy: (...args) => during(kv.destroy(...args)),
+    create: (...args) => during('create', kv.create(...args)),
+    get: (...args) => during('get', kv.get(...args)),
+    getMany: (...args) => during('getMany', kv.getMany(...args)),
+    update: (...args) => during('update', kv.update(...args)),
+    set: (...args) => during('set', kv.set(...args)),
+    destroy: (...args) => during('destroy', kv.destroy(...args)),
     close: () => kv.close(),
     [Symbol.asyncDispose]: () => kv.close(),
   }
