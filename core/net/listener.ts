@@ -1,6 +1,7 @@
 /**
  * Accepts peers: first as strangers, few and cheap, then as peers with requests.
- * Invariant: a stranger costs a bounded amount of memory for a bounded time, whatever it sends; all peers together cost a bounded amount.
+ * Invariant: a stranger costs a bounded amount of memory for a bounded time, whatever it sends: 64 KiB, and all of them together 64 KiB times as
+ * many as there may be. All peers together cost a bounded amount, too.
  * Why one timer for all: times of a peer are coarse, and a timer for each of ten thousand idle ones is not.
  *
  *   connection --> stranger --ClientHello--> handshake --certificate, role--> peer --> gone
@@ -33,6 +34,12 @@ export interface ListenerLimits extends PeerLimits {
   readonly connectionsMax: number
   /** Of these, such as have not shown a certificate. Beyond, the one that has been silent for longest is closed. Default 1,024. */
   readonly strangersMax: number
+  /**
+   * Of these, such as are in their handshake; beyond, whoever begins one is closed. Default 384. OpenSSL takes memory for a certificate of up to
+   * 100 KiB as soon as it is told of one (SSL_CTX_set_max_cert_list, which Node does not let us lower), so that one of these may cost 160 KiB
+   * where the others cost 5: 384 of them are within the 64 KiB of each of 1,024.
+   */
+  readonly handshakesMax: number
   /** For the first bytes of TLS, and again for its handshake, in milliseconds. Default 2,000. */
   readonly handshakeMs: number
   /** Bytes kept for all peers together, pieces of messages and answers; beyond, whoever has most is closed. Default 256 MiB. */
@@ -42,6 +49,7 @@ export interface ListenerLimits extends PeerLimits {
 export const listenerLimits: ListenerLimits = {
   connectionsMax: 20_000,
   strangersMax: 1_024,
+  handshakesMax: 384,
   handshakeMs: 2_000,
   bytesMax: 268_435_456,
   inFlightMax: 256,
@@ -276,6 +284,10 @@ export class Listener<Out, In> implements AsyncDisposable {
       this.#silent.delete(socket)
       if (!isHello) {
         this.#counts.strange++
+        return void socket.destroy()
+      }
+      if (this.#handshakes >= this.#limits.handshakesMax) {
+        this.#counts.crowded++
         return void socket.destroy()
       }
       this.#handshakes++

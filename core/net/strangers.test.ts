@@ -1,6 +1,6 @@
 /**
  * What somebody without a certificate can do to a listener: little, and not for long.
- * Invariant: a stranger costs at most 64 KiB, and there are at most as many as there may be.
+ * Invariant: a stranger costs at most 64 KiB, and there are at most as many as there may be. What one costs that goes on after its hello: announcers.test.ts.
  * Why another process: the memory of the strangers' own ends must not be counted.
  */
 import { fork, type ChildProcess } from 'node:child_process'
@@ -115,7 +115,7 @@ describe(`${strangers} strangers`, () => {
     ['that stop after their ClientHello', 'hello'],
   ])('%s cost a bounded amount of memory, and are gone in time', async (what, kind) => {
     const bytes = kind === 'silent' ? Buffer.alloc(0) : kind === 'cut' ? hello.subarray(0, 8) : hello
-    const port = await listen({ strangersMax: 2 * strangers, handshakeMs: kind === 'hello' ? 60_000 : 2_000 })
+    const port = await listen({ strangersMax: 2 * strangers, handshakesMax: strangers, handshakeMs: kind === 'hello' ? 60_000 : 2_000 })
     await gather(port, 50, bytes)
     await until(() => listener.stats.strangers === 50)
     crowd?.kill('SIGKILL')
@@ -149,6 +149,19 @@ describe(`${strangers} strangers`, () => {
     sockets.push(honest.on('error', () => undefined))
     await until(() => listener.stats.peers === 1)
   })
+})
+
+test('there are no more in their handshake than may be: whoever begins one beyond is closed, and may come when another has ended', async () => {
+  const port = await listen({ handshakesMax: 2, handshakeMs: 60_000 })
+  const [first] = [await connect(port, hello), await connect(port, hello)]
+  await until(() => listener.stats.strangers === 2)
+  await closeOf(await connect(port, hello))
+  expect(listener.stats).toMatchObject({ strangers: 2, crowded: 1 })
+  first?.destroy()
+  await until(() => listener.stats.strangers === 1)
+  const next = await connect(port, hello)
+  await once(next, 'readable').catch(() => undefined)
+  expect(listener.stats).toMatchObject({ strangers: 2, crowded: 1 })
 })
 
 test.each([
