@@ -63,6 +63,7 @@ export class Accepted<Out, In> implements Peer<Out> {
   readonly remote: string
   readonly #socket: Socket
   readonly #options: AcceptedOptions<Out, In>
+  readonly #codec: Codec<Out, In>
   readonly #decoder: Decoder<In>
   readonly #out: JoinedWrites
   #inFlight = 0
@@ -90,7 +91,8 @@ export class Accepted<Out, In> implements Peer<Out> {
     this.#options = options
     this.identity = options.identity
     this.remote = socket.remoteAddress === undefined ? '' : `${socket.remoteAddress}:${socket.remotePort}`
-    this.#decoder = options.codec.decoder()
+    this.#codec = options.codec.ofStream?.() ?? options.codec
+    this.#decoder = this.#codec.decoder()
     this.#heardAt = options.ticker.now()
     this.#out = new JoinedWrites(socket, options.ticker, {
       onDrain: () => this.#settle(),
@@ -112,7 +114,7 @@ export class Accepted<Out, In> implements Peer<Out> {
 
   send(message: Out): boolean {
     if (this.#end !== undefined || !this.#socket.writable) return false
-    this.#write(this.#options.codec.encode(message, 0))
+    this.#write(this.#codec.encode(message, 0))
     return this.#end === undefined
   }
 
@@ -196,7 +198,7 @@ export class Accepted<Out, In> implements Peer<Out> {
   }
 
   #take(request: In): void {
-    const number = this.#options.codec.numberOf(request) ?? 0
+    const number = this.#codec.numberOf(request) ?? 0
     let isDone = false
     this.#inFlight++
     this.#options.onRequest(
@@ -205,7 +207,7 @@ export class Accepted<Out, In> implements Peer<Out> {
         if (isDone) return
         isDone = true
         this.#inFlight--
-        if (answer !== undefined && this.#end === undefined) this.#write(this.#options.codec.encode(answer, number))
+        if (answer !== undefined && this.#end === undefined) this.#write(this.#codec.encode(answer, number))
         this.#settle()
       },
       this,

@@ -6,6 +6,8 @@
 
 /** `Out`: what this side sends. `In`: what it receives. A client and its server have the two the other way round. */
 export interface Codec<Out, In> {
+  /** The codec of one stream, where what is written depends on what was read there. Absent: this one is for all. */
+  ofStream?(): Codec<Out, In>
   /** A new one for each stream. */
   decoder(): Decoder<In>
   /** The bytes of a message. `number` (0 to 2^32 - 1) pairs request and answer; the bytes belong to the connection from then on. */

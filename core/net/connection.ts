@@ -72,6 +72,7 @@ export class Connection<Out, In> implements AsyncDisposable {
   readonly #socket: Socket
   readonly #options: ConnectionOptions<Out, In>
   readonly #ticker: Ticker
+  readonly #codec: Codec<Out, In>
   readonly #decoder: Decoder<In>
   readonly #out: JoinedWrites
   readonly #waiting = new Map<number, Waiting<In>>()
@@ -98,7 +99,8 @@ export class Connection<Out, In> implements AsyncDisposable {
     this.#socket = socket
     this.#options = options
     this.#ticker = options.ticker
-    this.#decoder = options.codec.decoder()
+    this.#codec = options.codec.ofStream?.() ?? options.codec
+    this.#decoder = this.#codec.decoder()
     this.#inFlightMax = options.inFlightMax ?? 16_384
     this.#queueBytesMax = options.queueBytesMax ?? 4_194_304
     this.#heardAt = this.#ticker.now()
@@ -185,7 +187,7 @@ export class Connection<Out, In> implements AsyncDisposable {
   }
 
   #encode(message: Out, number: number): Uint8Array {
-    const bytes = this.#options.codec.encode(message, number)
+    const bytes = this.#codec.encode(message, number)
     if (this.#out.bytes + bytes.byteLength > this.#queueBytesMax)
       throw new KvError('BUSY', { message: 'the peer does not take what is sent to it fast enough' })
     return bytes
@@ -223,7 +225,7 @@ export class Connection<Out, In> implements AsyncDisposable {
       this.#leave()
       return this.#closeWhenIdle()
     }
-    const number = this.#options.codec.numberOf(message)
+    const number = this.#codec.numberOf(message)
     if (number === undefined) {
       if (this.#options.onMessage === undefined) this.#unexpected++
       return this.#options.onMessage?.(message)
@@ -300,7 +302,7 @@ export class Connection<Out, In> implements AsyncDisposable {
     } else if (now >= this.#heardAt + pingAfterMs || (hasExpired && this.#unheardSince !== undefined)) {
       this.#pingedAt = now
       this.#pingNumber = this.#nextNumber()
-      const bytes = this.#options.codec.encode(ping, this.#pingNumber)
+      const bytes = this.#codec.encode(ping, this.#pingNumber)
       this.#out.push({ bytes, hasLeft: false, isDropped: false })
     }
   }

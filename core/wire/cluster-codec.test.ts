@@ -216,6 +216,50 @@ test('two releases speak the newest version that both know, or do not speak', ()
   expect(() => decode(other)).toThrow(WireError)
 })
 
+describe('a release and its peer', () => {
+  const release = { oldest: 1, newest: 3 }
+  const greeting = (versions: { readonly oldest: number; readonly newest: number }) =>
+    ({ type: 'greeting', ...versions, role: 'storage', name: 's', cluster: 'c' }) as const
+  const hear = (by: ClusterCodec, frame: Uint8Array): ClusterMessage[] => {
+    const messages: ClusterMessage[] = []
+    by.decoder().push(frame, (message) => messages.push(message))
+    return messages
+  }
+
+  test.each([
+    [{ oldest: 1, newest: 1 }, 1],
+    [{ oldest: 1, newest: 2 }, 2],
+    [{ oldest: 2, newest: 9 }, 3],
+  ])('that speaks %j are spoken to in version %i, both ways', (older, version) => {
+    const [ours, theirs] = [new ClusterCodec(release).ofStream(), new ClusterCodec(older).ofStream()]
+    // Before anything was heard each writes what the other is likeliest to know; greetings are read in any case.
+    expect(ours.encode({ type: 'farewell' })[2]).toBe(1)
+    expect(hear(theirs, ours.encode(greeting(release)))).toEqual([greeting(release)])
+    expect(hear(ours, theirs.encode(greeting(older)))).toEqual([greeting(older)])
+    for (const [from, to] of [
+      [ours, theirs],
+      [theirs, ours],
+    ] as const) {
+      const frame = from.encode({ type: 'repair', shard: 1, key: 'k' })
+      expect(frame[2]).toBe(version)
+      expect(hear(to, frame)).toEqual([{ type: 'repair', shard: 1, key: 'k' }])
+    }
+  })
+
+  test('find a version for each stream: an old one beside a new one changes nothing for the new one', () => {
+    const all = new ClusterCodec(release)
+    const [one, other] = [all.ofStream(), all.ofStream()]
+    hear(one, new ClusterCodec({ oldest: 1, newest: 1 }).encode(greeting({ oldest: 1, newest: 1 })))
+    hear(other, new ClusterCodec(release).encode(greeting(release)))
+    expect([one.version, other.version]).toEqual([1, 3])
+  })
+
+  test('do not read a version that they do not speak', () => {
+    const newer = new ClusterCodec({ oldest: 4, newest: 4 })
+    expect(() => hear(new ClusterCodec(release), newer.encode({ type: 'farewell' }))).toThrow(WireError)
+  })
+})
+
 describe('what is no message', () => {
   const good = codec.encode({ type: 'read', id: 1, shard: 2, epoch: 3, key: 'key', wants: 'whole' })
   const changed = (change: (frame: Buffer) => void, from = good): Buffer => {

@@ -13,7 +13,7 @@ import { Listener, type ListenerStats } from '../../core/net/listener.ts'
 import { systemTicker } from '../../core/net/ticker.ts'
 import type { Credentials } from '../../core/net/tls.ts'
 import { registerKey, shardOf } from '../../core/record/register-key.ts'
-import { ClusterCodec, clusterVersions, type ClusterMessage } from '../../core/wire/cluster-codec.ts'
+import { ClusterCodec, clusterVersions, type ClusterMessage, type Versions } from '../../core/wire/cluster-codec.ts'
 import { JunoCodec } from '../../core/wire/juno-codec.ts'
 import type { JunoMessage } from '../../core/wire/juno-message.ts'
 import type { Source } from '../cluster/source.ts'
@@ -42,6 +42,8 @@ export interface ProxyServerOptions {
   readonly sealer?: Sealer
   /** JunoDB's clients may send a request again under its id. Default false, see session.ts. */
   readonly plainIdsRepeat?: boolean
+  /** Of our messages. Default: those of this release. */
+  readonly versions?: Versions | undefined
   readonly onEvent?: (event: RegisterEvent | 'unread-dropped') => void
   /** A request was answered: with JunoDB's status, after so many milliseconds. */
   readonly onRequest?: (verb: PolicyVerb, status: number, ms: number) => void
@@ -102,17 +104,17 @@ export class ProxyServer implements AsyncDisposable {
   }
 
   private constructor(options: ProxyServerOptions, listener: Listener<JunoMessage, JunoMessage>, proposerId: number) {
-    const { name, cluster, zones, shards, security, source, random, policy } = options
+    const { name, cluster, zones, shards, security, source, random, policy, versions = clusterVersions } = options
     this.#options = options
     this.#listener = listener
     this.#admission = new Admission(policy ?? openPolicy)
     this.#links = new Links({
-      codec: new ClusterCodec(),
+      codec: new ClusterCodec(versions),
       security: security === 'plain' ? 'plain' : { credentials: security, roles: ['storage'] },
       random,
       ticker: systemTicker,
-      hello: { type: 'greeting', ...clusterVersions, role: 'proxy', name, cluster },
-      judge: (server, first) => misfit(first, { name: server, cluster, roles: ['storage'] }),
+      hello: { type: 'greeting', ...versions, role: 'proxy', name, cluster },
+      judge: (server, first) => misfit(first, { name: server, cluster, roles: ['storage'], versions }),
       isFarewell: ({ type }) => type === 'farewell',
       addressOf: (server) => this.#addresses.get(server),
       onMessage: (server, message) => this.#turn(() => this.#take(server, message)),

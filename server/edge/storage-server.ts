@@ -13,7 +13,14 @@ import type { Peer } from '../../core/net/accepted.ts'
 import { Listener, type ListenerStats } from '../../core/net/listener.ts'
 import { systemTicker } from '../../core/net/ticker.ts'
 import type { Credentials } from '../../core/net/tls.ts'
-import { ClusterCodec, clusterVersions, negotiate, type ClusterMessage, type Greeting } from '../../core/wire/cluster-codec.ts'
+import {
+  ClusterCodec,
+  clusterVersions,
+  negotiate,
+  type ClusterMessage,
+  type Greeting,
+  type Versions,
+} from '../../core/wire/cluster-codec.ts'
 import type { MapRequest } from '../../core/wire/server-message.ts'
 import type { Instant, RegisterEvent } from '../register/work.ts'
 import type { Source } from '../cluster/source.ts'
@@ -39,6 +46,8 @@ export interface StorageServerOptions {
   readonly source: Source
   readonly random: Random
   readonly times?: StorageTimes
+  /** Of our messages. Default: those of this release. */
+  readonly versions?: Versions | undefined
   readonly onEvent?: (event: RegisterEvent | StorageEvent) => void
   /** For a person. */
   readonly onAlarm?: (what: string, shard: number, key: string) => void
@@ -80,7 +89,7 @@ export class StorageServer implements AsyncDisposable {
     const listener = await Listener.open<ClusterMessage, ClusterMessage>({
       address: options.listen,
       security: options.security === 'plain' ? 'plain' : { credentials: options.security, roles: ['proxy', 'storage'] },
-      codec: new ClusterCodec(),
+      codec: new ClusterCodec(options.versions),
       limits: { inFlightMax, queueBytesClose: 268_435_456 },
       farewell: { type: 'farewell' },
       onRequest(message, reply, peer) {
@@ -100,12 +109,12 @@ export class StorageServer implements AsyncDisposable {
     const address = options.advertise ?? addressText(listener.address)
     this.#addresses.set(name, address)
     this.#links = new Links({
-      codec: new ClusterCodec(),
+      codec: new ClusterCodec(options.versions),
       security: security === 'plain' ? 'plain' : { credentials: security, roles: ['storage'] },
       random,
       ticker: systemTicker,
       hello: this.#greeting(),
-      judge: (server, first) => misfit(first, { name: server, cluster, roles: ['storage'] }),
+      judge: (server, first) => misfit(first, { name: server, cluster, roles: ['storage'], versions: options.versions }),
       isFarewell: ({ type }) => type === 'farewell',
       addressOf: (server) => this.#addresses.get(server),
       onMessage: (server, message) => this.#take(server, message),
@@ -201,13 +210,13 @@ export class StorageServer implements AsyncDisposable {
   }
 
   #greeting(): Greeting {
-    const { name, cluster } = this.#options
-    return { type: 'greeting', ...clusterVersions, role: 'storage', name, cluster }
+    const { name, cluster, versions = clusterVersions } = this.#options
+    return { type: 'greeting', ...versions, role: 'storage', name, cluster }
   }
 
   #greet(message: ClusterMessage, peer: Peer<ClusterMessage>): void {
-    const { cluster } = this.#options
-    const why = misfit(message, { name: peer.identity?.name, cluster, roles: ['proxy', 'storage'] })
+    const { cluster, versions } = this.#options
+    const why = misfit(message, { name: peer.identity?.name, cluster, roles: ['proxy', 'storage'], versions })
     if (why !== undefined || message.type !== 'greeting' || (peer.identity !== undefined && peer.identity.role !== message.role))
       return peer.close()
     const isProxy = message.role === 'proxy'
@@ -295,11 +304,17 @@ export class StorageServer implements AsyncDisposable {
 /** Why a first message is not the greeting of somebody who may be there; undefined: it is. */
 export function misfit(
   message: ClusterMessage,
-  expected: { readonly name: string | undefined; readonly cluster: string; readonly roles: readonly Greeting['role'][] },
+  expected: {
+    readonly name: string | undefined
+    readonly cluster: string
+    readonly roles: readonly Greeting['role'][]
+    readonly versions: Versions | undefined
+  },
 ): string | undefined {
+  const { versions = clusterVersions } = expected
   if (message.type !== 'greeting') return `it began with '${message.type}' and not with a greeting`
-  if (negotiate(message) === undefined)
-    return `it speaks versions ${message.oldest} to ${message.newest}, and this release ${clusterVersions.newest}`
+  if (negotiate(message, versions) === undefined)
+    return `it speaks versions ${message.oldest} to ${message.newest}, and this release ${versions.oldest} to ${versions.newest}`
   if (message.cluster !== expected.cluster) return `it belongs to cluster '${message.cluster}'`
   if (!expected.roles.includes(message.role)) return `it is a ${message.role}`
   if (expected.name !== undefined && message.name !== expected.name) return `it is '${message.name}'`

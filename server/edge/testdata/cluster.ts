@@ -2,6 +2,7 @@
 import { seededRandom } from '../../../core/base/random.ts'
 import { addressText, parseAddress, type Address } from '../../../core/net/address.ts'
 import type { Credentials } from '../../../core/net/tls.ts'
+import type { Versions } from '../../../core/wire/cluster-codec.ts'
 import type { RegisterEvent } from '../../register/work.ts'
 import type { StorageEvent } from '../../storage/marks.ts'
 import type { Policy } from '../../proxy/policy.ts'
@@ -19,9 +20,14 @@ export interface TestClusterOptions {
   readonly sealer?: Sealer
   /** The directory of a storage server; none: in memory. */
   readonly dirOf?: (name: string) => string
+  /** Of our messages. Default: those of this release. */
+  readonly versionsOf?: VersionsOf
   /** Default: plain. */
   readonly credentialsOf?: (role: 'proxy' | 'storage', name: string) => Promise<Credentials>
 }
+
+/** By name: s0, s1, p0. */
+type VersionsOf = (name: string) => Versions
 
 export interface TestCluster {
   readonly url: string
@@ -37,7 +43,7 @@ export interface TestCluster {
 }
 
 export async function startCluster(options: TestClusterOptions = {}): Promise<TestCluster> {
-  const { zones = 3, proxies: proxyCount = 1, shards = 8, policy, sealer, dirOf, credentialsOf } = options
+  const { zones = 3, proxies: proxyCount = 1, shards = 8, policy, sealer, dirOf, credentialsOf, versionsOf } = options
   const source = new MemorySource(zones, shards)
   const storage = new Map<string, StorageServer>()
   const proxies: ProxyServer[] = []
@@ -55,7 +61,8 @@ export async function startCluster(options: TestClusterOptions = {}): Promise<Te
     const disk = await openStorageDisk({ dir: dirOf?.(name), durability: 'os' })
     const listen = addresses.get(name) ?? { host: '127.0.0.1', port: 0 }
     const security = await securityOf('storage', name)
-    const server = await StorageServer.open({ ...common, name, zone, listen, security, disk, durability: 'fsync', random: seededRandom(zone + 1) })
+    const versions = versionsOf?.(name)
+    const server = await StorageServer.open({ ...common, versions, name, zone, listen, security, disk, durability: 'fsync', random: seededRandom(zone + 1) })
     addresses.set(name, server.address)
     storage.set(name, server)
     return server
@@ -69,6 +76,7 @@ export async function startCluster(options: TestClusterOptions = {}): Promise<Te
       await ProxyServer.open({
         ...common,
         ...more,
+        versions: versionsOf?.(name),
         name,
         shards,
         listen: parseAddress('127.0.0.1:0'),
