@@ -13,8 +13,8 @@ import { medianOf, type Answer, type Instant, type RegisterPorts, type Work } fr
 
 /** After either phase began: whoever has not answered by then is not waited for. */
 export const phaseMsMax = 60
-/** Each phase that ended so doubles it up to this: a disk that is slow for everybody must not keep all writes from ever ending. */
-const slowPhaseMsMax = 240
+/** Each phase that ended so doubles it up to this: servers that are slow for everybody must not keep all requests from ever ending. */
+export const slowPhaseMsMax = 240
 /** The longest wait between two rounds. */
 const backOffMsMax = 40
 /** Operations of one round: their completions must find room in one record, beside those of other proxies. */

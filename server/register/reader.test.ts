@@ -81,3 +81,16 @@ test('a get past its deadline is answered, and the others of its round go on', (
   cluster.runUntil(cluster.now + 200)
   expect(told).toEqual(['20 no-effect', '500 read'])
 })
+
+test('servers that are slow for everybody get longer from round to round: the read is no write in the end (G4)', () => {
+  const cluster = new Cluster({ zones: 3, delayMs: 40 })
+  const proxy = cluster.proxy()
+  proxy.ask('k', create, () => undefined)
+  cluster.runUntil(600)
+  const prepares = cluster.sent['prepare']
+  const told: string[] = []
+  proxy.ask('k', undefined, (answer) => void told.push(answer.type))
+  cluster.runUntil(1_000)
+  expect(told).toEqual(['read'])
+  expect(cluster.sent['prepare']).toBe(prepares)
+})

@@ -6,7 +6,7 @@
 import { entryOf } from '../../core/record/record.ts'
 import type { ReplicaAnswer, ReplicaEntry, ShardRow } from '../../core/wire/replica-message.ts'
 import { maxBallot, noBallot, quorumOf, sameBallot, type Ballot } from './ballot.ts'
-import { phaseMsMax, restsOnExpiry } from './proposer.ts'
+import { phaseMsMax, restsOnExpiry, slowPhaseMsMax } from './proposer.ts'
 import type { Answer, Instant, RegisterPorts, Work } from './work.ts'
 
 /** Rounds that may come to nothing before the reads become a write of what is there. */
@@ -115,7 +115,7 @@ export class Reader {
       row,
       members: this.#queue.splice(0),
       first,
-      endsMono: now.mono + phaseMsMax,
+      endsMono: now.mono + Math.min(phaseMsMax * 2 ** this.#failures, slowPhaseMsMax),
       patienceMono: now.mono + this.#ports.hedgeMs(),
       answers: new Map(),
       refused: new Set(),
