@@ -9,7 +9,7 @@ import { epochMs } from '../../core/base/types.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
 import type { Address } from '../../core/net/address.ts'
 import type { Peer, Reply } from '../../core/net/accepted.ts'
-import { Listener, type ListenerStats } from '../../core/net/listener.ts'
+import { Listener, type ListenerLimits, type ListenerStats } from '../../core/net/listener.ts'
 import { systemTicker } from '../../core/net/ticker.ts'
 import type { Credentials } from '../../core/net/tls.ts'
 import { registerKey, shardOf } from '../../core/record/register-key.ts'
@@ -42,6 +42,8 @@ export interface ProxyServerOptions {
   readonly sealer?: Sealer
   /** JunoDB's clients may send a request again under its id. Default false, see session.ts. */
   readonly plainIdsRepeat?: boolean
+  /** How long clients may take for what, and how much of them is kept. */
+  readonly limits?: Partial<ListenerLimits>
   /** Of our messages. Default: those of this release. */
   readonly versions?: Versions | undefined
   readonly onEvent?: (event: RegisterEvent | 'unread-dropped') => void
@@ -96,7 +98,7 @@ export class ProxyServer implements AsyncDisposable {
       address: options.listen,
       security: options.security === 'plain' ? 'plain' : { credentials: options.security, roles: ['client', 'admin'] },
       codec: new JunoCodec(),
-      limits: { inFlightMax },
+      limits: { inFlightMax, ...options.limits },
       onRequest: (message, reply, peer) => ends.server?.hear(message, reply, peer),
     })
     ends.server = new ProxyServer(options, listener, proposerId)

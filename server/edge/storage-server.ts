@@ -10,7 +10,7 @@ import { epochMs } from '../../core/base/types.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
 import { addressText, type Address } from '../../core/net/address.ts'
 import type { Peer } from '../../core/net/accepted.ts'
-import { Listener, type ListenerStats } from '../../core/net/listener.ts'
+import { Listener, type ListenerLimits, type ListenerStats } from '../../core/net/listener.ts'
 import { systemTicker } from '../../core/net/ticker.ts'
 import type { Credentials } from '../../core/net/tls.ts'
 import {
@@ -46,6 +46,8 @@ export interface StorageServerOptions {
   readonly source: Source
   readonly random: Random
   readonly times?: StorageTimes
+  /** How long peers may take for what, and how much of them is kept. */
+  readonly limits?: Partial<ListenerLimits>
   /** Of our messages. Default: those of this release. */
   readonly versions?: Versions | undefined
   readonly onEvent?: (event: RegisterEvent | StorageEvent) => void
@@ -90,7 +92,7 @@ export class StorageServer implements AsyncDisposable {
       address: options.listen,
       security: options.security === 'plain' ? 'plain' : { credentials: options.security, roles: ['proxy', 'storage'] },
       codec: new ClusterCodec(options.versions),
-      limits: { inFlightMax, queueBytesClose: 268_435_456 },
+      limits: { inFlightMax, queueBytesClose: 268_435_456, ...options.limits },
       farewell: { type: 'farewell' },
       onRequest(message, reply, peer) {
         reply(undefined)

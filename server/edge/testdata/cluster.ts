@@ -1,6 +1,7 @@
 /** A cluster in this process, over real sockets, for tests. */
 import { seededRandom } from '../../../core/base/random.ts'
 import { addressText, parseAddress, type Address } from '../../../core/net/address.ts'
+import type { ListenerLimits } from '../../../core/net/listener.ts'
 import type { Credentials } from '../../../core/net/tls.ts'
 import type { Versions } from '../../../core/wire/cluster-codec.ts'
 import type { RegisterEvent } from '../../register/work.ts'
@@ -18,6 +19,8 @@ export interface TestClusterOptions {
   readonly shards?: number
   readonly policy?: Policy
   readonly sealer?: Sealer
+  /** Of proxies and storage servers. */
+  readonly limits?: Partial<ListenerLimits>
   /** The directory of a storage server; none: in memory. */
   readonly dirOf?: (name: string) => string
   /** Of our messages. Default: those of this release. */
@@ -43,7 +46,7 @@ export interface TestCluster {
 }
 
 export async function startCluster(options: TestClusterOptions = {}): Promise<TestCluster> {
-  const { zones = 3, proxies: proxyCount = 1, shards = 8, policy, sealer, dirOf, credentialsOf, versionsOf } = options
+  const { zones = 3, proxies: proxyCount = 1, shards = 8, policy, sealer, limits = {}, dirOf, credentialsOf, versionsOf } = options
   const source = new MemorySource(zones, shards)
   const storage = new Map<string, StorageServer>()
   const proxies: ProxyServer[] = []
@@ -52,7 +55,7 @@ export async function startCluster(options: TestClusterOptions = {}): Promise<Te
   const addresses = new Map<string, Address>()
   const onFailure = (error: unknown): void => void failures.push(error)
   const onEvent = (event: RegisterEvent | StorageEvent | 'unread-dropped'): void => void events.set(event, (events.get(event) ?? 0) + 1)
-  const common = { cluster: 'test', zones, source, onFailure, onEvent } as const
+  const common = { cluster: 'test', zones, source, limits, onFailure, onEvent } as const
   const securityOf = async (role: 'proxy' | 'storage', name: string) => (credentialsOf === undefined ? 'plain' : await credentialsOf(role, name))
 
   /** A server that comes again listens where it was. */
