@@ -8,6 +8,7 @@ import { addCertificates } from './certificates.ts'
 import { addDev } from './dev.ts'
 import { addExplain } from './explain.ts'
 import { exitCodes, failed, outputOf, type ExitCode, type Io, type Output } from './output.ts'
+import { addInspect } from './inspect.ts'
 import { addServe } from './serve.ts'
 import { addStatus } from './status.ts'
 import { addVerbs } from './verbs.ts'
@@ -38,6 +39,7 @@ export async function runCommand(args: readonly string[], io: Io, version: strin
   addBench(program, io, version, run)
   addCertificates(program, run)
   addExplain(program, run)
+  addInspect(program, io, run)
   // -o may stand before or after the command.
   for (const command of program.commands) inherit(command, program)
   try {

@@ -60,6 +60,25 @@ export function dueOf(bytes: Uint8Array): Due {
 export const dueEnd = (shard: number, generation: number, until: EpochMs): Buffer =>
   dueKey(shard, generation, { at: epochMs(until + 1), key: '' })
 
+export type KeyParts =
+  | { readonly what: 'entry'; readonly shard: number; readonly generation: number; readonly key: string }
+  | { readonly what: 'due'; readonly shard: number; readonly generation: number; readonly at: EpochMs; readonly key: string }
+  | { readonly what: 'generation' | 'shard'; readonly shard: number }
+  | { readonly what: 'store' }
+
+/** What a key of the disk says. @returns undefined for one that is none of ours */
+export function keyParts(bytes: Uint8Array): KeyParts | undefined {
+  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const [kind] = view
+  const is = (wanted: number, least: number): boolean => kind === wanted && view.length >= least
+  if (is(prefix.store, 1) && view.length === 1) return { what: 'store' }
+  if (is(prefix.generation, 1 + shardBytes)) return { what: 'generation', shard: shardOfKey(view) }
+  if (is(prefix.shard, 1 + shardBytes)) return { what: 'shard', shard: shardOfKey(view) }
+  if (!is(prefix.entry, headBytes) && !is(prefix.due, headBytes + atBytes)) return undefined
+  const head = { shard: shardOfKey(view), generation: view.readUInt32BE(1 + shardBytes) }
+  return kind === prefix.entry ? { what: 'entry', ...head, key: keyOfEntry(view) } : { what: 'due', ...head, ...dueOf(view) }
+}
+
 /** From and to of all keys of one generation of a shard. */
 export const entriesOf = (shard: number, generation: number): readonly [Buffer, Buffer] => [
   headed(prefix.entry, shard, generation, 0),
@@ -110,6 +129,16 @@ export function decodeEntry(key: Uint8Array, bytes: Uint8Array): ReplicaEntry | 
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const end = view.length - checksumBytes
   if (end < 1 || view.readUInt32BE(end) !== crc32(view.subarray(0, end), crc32(key))) return 'damaged'
+  return entryIn(view, end)
+}
+
+/** What an entry says, whoever's it is: for `hapax inspect`, where the key may not be at hand. */
+export const uncheckedEntry = (bytes: Uint8Array): ReplicaEntry | 'damaged' =>
+  bytes.length <= checksumBytes
+    ? 'damaged'
+    : entryIn(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), bytes.length - checksumBytes)
+
+function entryIn(view: Buffer, end: number): ReplicaEntry | 'damaged' {
   const kind = view[0]
   if (kind !== kinds.whole && kind !== kinds.stub) return 'damaged'
   try {
@@ -128,6 +157,9 @@ export function encodeMarks(key: Uint8Array, marks: unknown): Buffer {
   checksum.writeUInt32BE(crc32(text, crc32(key)))
   return Buffer.concat([text, checksum])
 }
+
+/** Whether they begin as marks do: an entry begins with its kind. */
+export const isMarks = (bytes: Uint8Array): boolean => bytes[0] === 0x7b
 
 /** @returns undefined when the bytes are not what was written for the key */
 export function decodeMarks<T>(key: Uint8Array, bytes: Uint8Array): T | undefined {
