@@ -64,11 +64,14 @@ requests-per-second = 20000          # of all together, in one proxy
 \`\`\`
 `
 
+const durationText = (ms) => (ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`)
+
 const kinds = {
   text: () => 'text',
   list: () => 'list',
   flag: () => 'true, false',
   whole: ({ least, most }) => `${least} to ${most}`,
+  duration: ({ leastMs, mostMs }) => `${durationText(leastMs)} to ${durationText(mostMs)}`,
   choice: ({ of }) => of.join(', '),
 }
 
@@ -78,7 +81,8 @@ export function settingsMarkdown(settings, { flagOf, variableOf }) {
     Object.entries(settings)
       .filter(([, row]) => row.role === role)
       .map(([name, { kind, what, initial }]) => {
-        const shown = initial === undefined || (Array.isArray(initial) && initial.length === 0) ? '' : `\`${initial}\``
+        const isNone = initial === undefined || (Array.isArray(initial) && initial.length === 0)
+        const shown = isNone ? '' : `\`${kind.type === 'duration' ? durationText(initial) : initial}\``
         return `| \`${name}\` | \`${flagOf(name)}\` | \`${variableOf(name)}\` | ${kinds[kind.type](kind)} | ${shown} | ${what} |`
       })
   const table = (title, role) => [

@@ -145,6 +145,8 @@ async function read(files: TlsFiles): Promise<TlsFiles> {
 }
 
 async function readPem(path: string): Promise<string> {
+  // Somebody took the path for the content: it may be a key, and must not be repeated.
+  if (path.includes('-----BEGIN')) throw unreadable('a PEM stands where the path of its file is wanted')
   let text: string
   try {
     text = await readFile(path, 'utf8')

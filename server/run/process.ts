@@ -21,7 +21,7 @@ import { EtcdSource } from '../source/etcd.ts'
 import { FileSource } from '../source/file.ts'
 import { faultFields, type Log } from './log.ts'
 import { parsePolicy } from './policy-file.ts'
-import { checkSettings, type ProcessRole, type Settings } from './settings.ts'
+import { checkSettings, isSecret, type ProcessRole, type SettingName, type Settings } from './settings.ts'
 
 export interface ProcessOptions {
   readonly role: ProcessRole
@@ -120,7 +120,7 @@ async function openSource(role: ProcessRole, values: Settings): Promise<Source> 
   const [ca, cert, key, password] = await Promise.all(
     (['map.ca', 'map.cert', 'map.key', 'map.password-file'] as const).map(async (name) => {
       const path = values[name]
-      return path === undefined ? undefined : await contentOf(path)
+      return path === undefined ? undefined : await contentOf(path, isSecret(name) ? name : undefined)
     }),
   )
   const user = values['map.user']
@@ -163,6 +163,12 @@ const commonOf = ({ settings, onFailure }: ProcessOptions, source: Source, secur
     security,
     source,
     random: seededRandom(Number(process.hrtime.bigint() % 4_294_967_291n) ^ process.pid),
+    limits: {
+      handshakeMs: settings['timeouts.handshake'],
+      readMs: settings['timeouts.read'],
+      writeMs: settings['timeouts.write'],
+      idleMs: settings['timeouts.idle'],
+    },
     onFailure,
   }) as const
 
@@ -213,7 +219,7 @@ async function openProxy(
   const { settings, version, log } = options
   const meter = new Meter({ role: 'proxy', version })
   const { keys, policy: policyFile } = settings
-  const sealer = keys === undefined ? undefined : new Sealer(parseKeyRing(await secretIn(keys)))
+  const sealer = keys === undefined ? undefined : new Sealer(parseKeyRing(await secretIn(keys, 'keys')))
   const policyOf = async (text: string) => await parsePolicy(text, policyFile?.endsWith('.json') === true)
   const policy = policyFile === undefined ? (options.policy ?? openPolicy) : await policyOf((await contentOf(policyFile)).toString('utf8'))
   const server = await ProxyServer.open({
@@ -256,20 +262,24 @@ function count(meter: Meter, log: Log, event: string): void {
   log.debug('event', { what: event })
 }
 
-async function contentOf(path: string): Promise<Buffer> {
+/** @param secret the setting, when its file is a secret: then it is told instead of the path, which may be the secret itself */
+async function contentOf(path: string, secret?: SettingName): Promise<Buffer> {
   try {
     const { size } = await stat(path)
     if (size > fileBytesMax) invalid(`${path} is larger than ${fileBytesMax} bytes`)
     return await readFile(path)
   } catch (cause) {
     if (isKvError(cause)) throw cause
-    throw new KvError('INVALID_ARGUMENT', { message: `${path} cannot be read`, hint: 'look whether it is there, and whose it is', cause })
+    const hint = 'look whether it is there, and whose it is'
+    if (secret === undefined) throw new KvError('INVALID_ARGUMENT', { message: `${path} cannot be read`, hint, cause })
+    const why = (cause as NodeJS.ErrnoException).code ?? 'no path'
+    throw new KvError('INVALID_ARGUMENT', { message: `the file that ${secret} names cannot be read (${why})`, hint })
   }
 }
 
 /** A file that nobody but its owner may read. */
-async function secretIn(path: string): Promise<string> {
-  const content = await contentOf(path)
+async function secretIn(path: string, setting: SettingName): Promise<string> {
+  const content = await contentOf(path, setting)
   if (((await stat(path)).mode & 0o077) !== 0) invalid(`${path} can be read by others`, `chmod 600 ${path}`)
   return content.toString('utf8')
 }

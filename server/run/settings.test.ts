@@ -47,8 +47,12 @@ describe('a setting', () => {
   })
 
   test('of a variable or a flag is text, and is read as what it has to be', async () => {
-    const { values } = await read({ env: { HAPAX_ZONES: '5', HAPAX_PLAIN: 'true', HAPAX_MAP_ETCD: 'a:1, b:2' }, flags: { shards: '12' } })
-    expect(values).toMatchObject({ zones: 5, plain: true, 'map.etcd': ['a:1', 'b:2'], shards: 12 })
+    const { values } = await read({
+      env: { HAPAX_ZONES: '5', HAPAX_PLAIN: 'true', HAPAX_MAP_ETCD: 'a:1, b:2' },
+      flags: { shards: '12', 'timeouts.read': '300ms' },
+    })
+    expect(values).toMatchObject({ zones: 5, plain: true, 'map.etcd': ['a:1', 'b:2'], shards: 12, 'timeouts.read': 300 })
+    expect(values).toMatchObject({ 'timeouts.idle': 120_000 })
   })
 })
 
@@ -61,6 +65,8 @@ describe('a mistake', () => {
     ['plain = "perhaps"', 'line 1 of FILE: plain is true or false, not "perhaps"'],
     ['[map]\netcd = "a:1,"', 'line 2 of FILE: map.etcd is a list of texts, not "a:1,"'],
     ['name = 7', 'line 1 of FILE: name is a text, not 7'],
+    ['timeouts.read = "soon"', 'line 1 of FILE: timeouts.read is a duration such as 5s, from 100ms to 600s, not "soon"'],
+    ['[timeouts]\nidle = 1999', 'line 2 of FILE: timeouts.idle is a duration such as 5s, from 2s to 86400s, not 1999'],
     ['name = ', 'FILE: Invalid TOML document'],
   ])('%j in a file is told with its place', async (text, said) => {
     const path = file(text)
@@ -77,6 +83,10 @@ describe('a mistake', () => {
   test('in the name of a variable is a warning, for it may be of another program', async () => {
     const { warnings } = await read({ env: { HAPAX_SHARD: '1', HAPAX_URL: 'hapax://a', PATH: '/' } })
     expect(warnings).toEqual(['HAPAX_SHARD means nothing: did you mean HAPAX_SHARDS?'])
+  })
+
+  test('in the path of a secret does not repeat it: it may be the secret', async () => {
+    expect(await mistakeOf(read({ file: file('keys = ["1 0123abcd"]\n') }))).toMatch(/: keys is a text$/)
   })
 
   test('is a file that is not there', async () => {

@@ -5,6 +5,7 @@
  * Why a table: the flag, the variable, the line of the file, the document and the check of a setting are one row.
  */
 import { readFile } from 'node:fs/promises'
+import { parseDuration, type Duration } from '../../core/base/types.ts'
 import { invalid, KvError } from '../../core/kv/errors.ts'
 
 export const processRoles = ['storage', 'proxy'] as const
@@ -15,6 +16,8 @@ type Kind =
   | { readonly type: 'list' }
   | { readonly type: 'flag' }
   | { readonly type: 'whole'; readonly least: number; readonly most: number }
+  /** Written as `30s`, kept in milliseconds. */
+  | { readonly type: 'duration'; readonly leastMs: number; readonly mostMs: number }
   | { readonly type: 'choice'; readonly of: readonly (string | number)[] }
 
 interface Row {
@@ -22,6 +25,8 @@ interface Row {
   readonly what: string
   /** Absent: both. */
   readonly role?: ProcessRole
+  /** The path of a secret. No error tells what it was set to: it is the secret itself when somebody took it for that. */
+  readonly isSecret?: true
   readonly initial?: string | number | boolean | readonly string[]
 }
 
@@ -29,6 +34,7 @@ const text = { type: 'text' } as const
 const list = { type: 'list' } as const
 const flag = { type: 'flag' } as const
 const whole = (least: number, most: number) => ({ type: 'whole', least, most }) as const
+const duration = (leastMs: number, mostMs: number) => ({ type: 'duration', leastMs, mostMs }) as const
 const choice = <const T extends readonly (string | number)[]>(...of: T) => ({ type: 'choice', of }) as const
 
 /** By their path in the file: `tls.ca` is `ca` under `[tls]`, `--tls-ca`, and HAPAX_TLS_CA. docs/settings.md is this table. */
@@ -41,16 +47,20 @@ export const settings = {
   plain: { kind: flag, initial: false, what: 'in the clear, on this machine alone' },
   'tls.ca': { kind: text, what: 'PEM file of the authority of the cluster' },
   'tls.cert': { kind: text, what: 'PEM file of the certificate of this process' },
-  'tls.key': { kind: text, what: 'PEM file of its key, for its owner alone' },
+  'tls.key': { kind: text, isSecret: true, what: 'PEM file of its key, for its owner alone' },
   'map.file': { kind: text, what: 'the map of shards in a file: all processes on one machine' },
   'map.etcd': { kind: list, initial: [], what: 'the map of shards in etcd: its addresses' },
   'map.prefix': { kind: text, initial: '/hapax/', what: 'before every key in etcd; clusters that share an etcd need different ones' },
   'map.copy': { kind: text, what: 'a file with a copy of the map of etcd, for a start while etcd is away' },
   'map.ca': { kind: text, what: 'PEM file of the authority of etcd' },
   'map.cert': { kind: text, what: 'PEM file of the certificate that etcd is shown' },
-  'map.key': { kind: text, what: 'PEM file of its key' },
+  'map.key': { kind: text, isSecret: true, what: 'PEM file of its key' },
   'map.user': { kind: text, what: 'a user of etcd' },
-  'map.password-file': { kind: text, what: 'a file with the password of that user' },
+  'map.password-file': { kind: text, isSecret: true, what: 'a file with the password of that user' },
+  'timeouts.handshake': { kind: duration(100, 60_000), initial: 2_000, what: 'for somebody without a certificate to show one' },
+  'timeouts.read': { kind: duration(100, 600_000), initial: 5_000, what: 'for a message to come, from its first byte to its last' },
+  'timeouts.write': { kind: duration(100, 600_000), initial: 10_000, what: 'for somebody to take any byte of his answers' },
+  'timeouts.idle': { kind: duration(2_000, 86_400_000), initial: 120_000, what: 'for silence of somebody who waits for nothing' },
   'admin.listen': { kind: text, initial: '127.0.0.1:0', what: 'where /livez, /readyz, /metrics and /status are; on this machine alone' },
   'log.level': { kind: choice('debug', 'info', 'warn', 'error', 'off'), initial: 'info', what: 'of the log, JSON lines on stderr' },
   processes: {
@@ -77,7 +87,7 @@ export const settings = {
   'cache-bytes': { role: 'storage', kind: whole(0, 2 ** 40), initial: 67_108_864, what: 'records in memory' },
   policy: { role: 'proxy', kind: text, what: 'a TOML or JSON file: who may do what; needed with certificates' },
   encryption: { role: 'proxy', kind: choice('on', 'off'), initial: 'on', what: 'of values at rest; off only when said so' },
-  keys: { role: 'proxy', kind: text, what: 'the key file, for its owner alone; `hapax cert key` makes it' },
+  keys: { role: 'proxy', kind: text, isSecret: true, what: 'the key file, for its owner alone; `hapax cert key` makes it' },
   'plain-ids-repeat': { role: 'proxy', kind: flag, initial: false, what: "clients of JunoDB's send a request again under its id" },
 } as const satisfies Record<string, Row>
 
@@ -86,7 +96,7 @@ type ValueOf<K> = K extends { type: 'flag' }
   ? boolean
   : K extends { type: 'list' }
     ? readonly string[]
-    : K extends { type: 'whole' }
+    : K extends { type: 'whole' | 'duration' }
       ? number
       : K extends { type: 'choice'; of: readonly (infer T)[] }
         ? T
@@ -114,6 +124,7 @@ const otherVariables = new Set(['HAPAX_URL', 'HAPAX_ADMIN', 'HAPAX_CA', 'HAPAX_C
 
 const names = Object.keys(settings) as SettingName[]
 const rowOf = (name: SettingName): Row => settings[name]
+export const isSecret = (name: SettingName): boolean => rowOf(name).isSecret === true
 
 export interface Given {
   readonly flags: Readonly<Partial<Record<string, string | boolean | undefined>>>
@@ -135,7 +146,7 @@ export async function readSettings({ flags, env, file }: Given): Promise<Read> {
   const take = (name: SettingName, given: unknown, origin: Origin): void => {
     const value = valueIn(rowOf(name).kind, given)
     if (typeof value === 'object' && 'wanted' in value)
-      return void mistakes.push(`${origin}: ${name} is ${value.wanted}, not ${toldOf(given)}`)
+      return void mistakes.push(`${origin}: ${name} is ${value.wanted}${isSecret(name) ? '' : `, not ${toldOf(given)}`}`)
     values[name] = value
     origins[name] = origin
   }
@@ -220,10 +231,18 @@ function valueIn(kind: Kind, given: unknown): string | number | boolean | readon
       const isIn = typeof number === 'number' && Number.isInteger(number) && number >= kind.least && number <= kind.most
       return isIn ? number : { wanted: `a whole number from ${kind.least} to ${kind.most}` }
     }
+    case 'duration': {
+      const ms = parseDuration(given as Duration)
+      const isIn = ms !== undefined && ms >= kind.leastMs && ms <= kind.mostMs
+      return isIn ? ms : { wanted: `a duration such as 5s, from ${durationText(kind.leastMs)} to ${durationText(kind.mostMs)}` }
+    }
     case 'choice':
       return kind.of.find((one) => one === given || String(one) === given) ?? { wanted: `one of ${kind.of.join(', ')}` }
   }
 }
+
+/** As it is written: `5s`, `100ms`. */
+export const durationText = (ms: number): string => (ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`)
 
 const toldOf = (given: unknown): string => (typeof given === 'string' ? `"${given.slice(0, 80)}"` : `${JSON.stringify(given)}`.slice(0, 80))
 
