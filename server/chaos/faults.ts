@@ -146,7 +146,7 @@ export class FaultDeck {
     return free.length === 0 ? undefined : this.#random.pick(free)
   }
 
-  /** A set of links. All of one server, one link to a server, those of the clients to one proxy, or of one process to etcd. */
+  /** A set of links: all of a zone or of one server, one link to a server, those of the clients to one proxy, or of one process to etcd. */
   #place(hurt: Hurt): Pick<Fault, 'links' | 'claims' | 'zone'> | undefined {
     const random = this.#random
     const draw = random.next()
@@ -154,14 +154,12 @@ export class FaultDeck {
       const server = this.#member('storage', hurt)
       if (server === undefined) return undefined
       const { name, zone } = server
-      const links =
-        draw < 0.4
-          ? [
-              { source: '*', target: name },
-              { source: name, target: '*' },
-            ]
-          : [{ source: random.pick(this.#members.filter((one) => one.name !== name)).name, target: name }]
-      return { links, zone, claims: [name] }
+      const zoneMates = this.#members.filter((one) => one.zone === zone).map((one) => one.name)
+      if (draw < 0.15 && !zoneMates.some((mate) => hurt.claims.has(mate)))
+        return { links: zoneMates.flatMap(allOf), zone, claims: zoneMates }
+      if (draw < 0.4) return { links: allOf(name), zone, claims: [name] }
+      const source = random.pick(this.#members.filter((one) => one.name !== name)).name
+      return { links: [{ source, target: name }], zone, claims: [name] }
     }
     if (draw < 0.9) {
       const proxy = this.#member('proxy', hurt)
@@ -171,3 +169,8 @@ export class FaultDeck {
     return { links: [{ source: random.pick(this.#members).name, target: 'etcd' }], claims: ['etcd'] }
   }
 }
+
+const allOf = (name: string): readonly Ends[] => [
+  { source: '*', target: name },
+  { source: name, target: '*' },
+]

@@ -11,6 +11,7 @@ import { play } from './play.ts'
 const help = `npm run chaos -- [options]
   --minutes N      how long; default 2
   --seed N         of faults and clients; default: drawn from the clock. Real processes do not repeat themselves: it repeats what is tried, not what happens
+  --alone          only one storage server at a time is killed or stopped: how slow do calls get?
   --json FILE      writes the report there, too
   --history FILE   writes the calls of the registers there, one JSON line each
   --mutant NAME    plants one of the simulator's mistakes in the processes first: then something should be found
@@ -22,6 +23,7 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     json: { type: 'string' },
     history: { type: 'string' },
+    alone: { type: 'boolean', default: false },
     mutant: { type: 'string' },
     quiet: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -47,6 +49,7 @@ async function run(): Promise<number> {
   }
   const { report, details } = await play({
     minutes,
+    isAlone: values.alone,
     random: seededRandom(seed),
     bundles: { hapax: `${values.bundles}/run/hapax.mjs`, sourceAddress: `${values.bundles}/run/source-address.mjs` },
     log,

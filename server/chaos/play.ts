@@ -16,6 +16,8 @@ import { Watch, watched } from './watched.ts'
 
 export interface PlayOptions {
   readonly minutes: number
+  /** One storage server is killed or stopped, and healed, and so on; nothing else happens. */
+  readonly isAlone: boolean
   readonly random: Random
   readonly bundles: Bundles
   readonly log: (text: string) => void
@@ -116,32 +118,35 @@ export async function play(options: PlayOptions): Promise<{ readonly report: Rep
   }
   const codes = [...watch.all.codes].map(([code, count]) => `${code} ${count}`).join(', ')
   log(`${injector.total} faults; calls that failed: ${codes || 'none'}; the slowest of all took ${Math.round(watch.all.slowestMs)} ms`)
+  const above = [watch.inWindows, watch.all].map(({ above200Ms, operations }) => `${above200Ms} of ${operations}`)
+  log(`longer than 200 ms: ${above[0]} calls under one fault alone, ${above[1]} of all`)
   for (const { what, ms } of watch.inWindows.slowest) log(`under one fault alone: ${Math.round(ms)} ms, a ${what}`)
   return { report, details }
 }
 
 /** Faults one after another, some of them together, until the time is up. */
-async function hurt(injector: Injector, watch: Watch, { minutes, random, log }: PlayOptions): Promise<void> {
+async function hurt(injector: Injector, watch: Watch, { minutes, isAlone, random, log }: PlayOptions): Promise<void> {
   const deck = new FaultDeck(random, members)
   const startedAt = performance.now()
   const endsAt = startedAt + minutes * 60_000
   let rollAt = startedAt + minutes * 30_000
   for (let count = 1; performance.now() < endsAt; count++) {
-    if (performance.now() > rollAt) {
+    if (!isAlone && performance.now() > rollAt) {
       await injector.allHealed()
       await injector.rollingRestart()
       rollAt += 120_000
       continue
     }
-    if (count % aloneEvery === 0) {
+    if (isAlone || count % aloneEvery === 0) {
       await injector.allHealed()
       await pause(settleMs)
-      const kind = (count / aloneEvery) % 2 === 0 ? 'storage-killed' : 'storage-stopped'
+      const kind = random.chance(0.5) ? 'storage-killed' : 'storage-stopped'
       watch.open()
       await injector.inject(deck.drawAlone(kind))
       watch.close()
       const { operations, failed, slowestMs } = watch.inWindows
-      log(`alone so far: ${operations} calls, ${failed} failed, slowest ${Math.round(slowestMs)} ms`)
+      const ms = [slowestMs, watch.lagMsMax].map(Math.round)
+      log(`alone so far: ${operations} calls, ${failed} failed, the slowest took ${ms[0]} ms; this process was late by up to ${ms[1]} ms`)
       await pause(calmMs)
       continue
     }

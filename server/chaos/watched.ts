@@ -11,11 +11,14 @@ export interface Slow {
 }
 
 const slowestKept = 5
+const lookMs = 10
 
 class Counts {
   operations = 0
   /** Ended without a result: nobody answered in time, or the outcome is not known. */
   failed = 0
+  /** The figure of W45: no call longer than this while one storage server alone is killed or stopped. */
+  above200Ms = 0
   /** By code. */
   readonly codes = new Map<string, number>()
   /** The slowest first. */
@@ -27,6 +30,7 @@ class Counts {
 
   add(what: string, ms: number, code: string | undefined): void {
     this.operations++
+    if (ms > 200) this.above200Ms++
     if (this.slowest.length < slowestKept || ms > (this.slowest.at(-1) as Slow).ms)
       this.slowest = [...this.slowest, { what, ms }].sort((a, b) => b.ms - a.ms).slice(0, slowestKept)
     if (code === undefined) return
@@ -39,14 +43,24 @@ export class Watch {
   readonly all = new Counts()
   /** Of all windows together. */
   readonly inWindows = new Counts()
+  /** How late this process itself was at most in the windows: a call is no faster than whoever makes it. */
+  lagMsMax = 0
+  #timer: NodeJS.Timeout | undefined
   #openedAt: number | undefined
   #closedAt = -Infinity
 
   /** From now on, until `close`, calls are counted in the window. */
   open(): void {
+    let dueAt = performance.now() + lookMs
+    this.#timer = setInterval(() => {
+      const now = performance.now()
+      this.lagMsMax = Math.max(this.lagMsMax, now - dueAt)
+      dueAt = now + lookMs
+    }, lookMs)
     this.#openedAt = performance.now()
   }
   close(): void {
+    clearInterval(this.#timer)
     this.#openedAt = undefined
     this.#closedAt = performance.now()
   }
