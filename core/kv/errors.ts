@@ -64,6 +64,12 @@ export const errors = {
     hint: 'raise maxBytes, give entries a ttl, or use the embedded store; nothing is evicted, because a forgotten key is a second charge',
     retry: 'safe',
   },
+  KEY_MISSING: {
+    id: 'HPX-1009',
+    message: 'values of the cluster lie under a key that this process does not have',
+    hint: 'give it the key file that the other proxies have; nothing was changed',
+    retry: 'never',
+  },
   RECORD_FOREIGN: {
     id: 'HPX-1101',
     message: 'what lies under this key in the shared store was not written by this release of hapax',

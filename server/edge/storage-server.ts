@@ -310,7 +310,7 @@ export function misfit(
     readonly name: string | undefined
     readonly cluster: string
     readonly roles: readonly Greeting['role'][]
-    readonly versions: Versions | undefined
+    readonly versions?: Versions | undefined
   },
 ): string | undefined {
   const { versions = clusterVersions } = expected

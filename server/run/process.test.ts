@@ -107,7 +107,7 @@ describe('the window of a process', () => {
     expect(await look(proxy.admin, '/livez')).toEqual({ status: 200, text: 'ok    event-loop\n' })
     expect(await look(proxy.admin, '/readyz')).toEqual({
       status: 200,
-      text: 'ok    event-loop\nok    map\nok    quorum\nok    draining\n',
+      text: 'ok    event-loop\nok    keys\nok    map\nok    quorum\nok    draining\n',
     })
     expect(await look(storage.admin, '/readyz')).toEqual({ status: 200, text: 'ok    event-loop\nok    shards\nok    draining\n' })
   })

@@ -19,6 +19,7 @@ import type { Source } from '../cluster/source.ts'
 import { openPolicy, type Policy } from '../proxy/policy.ts'
 import { EtcdSource } from '../source/etcd.ts'
 import { FileSource } from '../source/file.ts'
+import { KeyWatch } from './key-check.ts'
 import { faultFields, type Log } from './log.ts'
 import { parsePolicy } from './policy-file.ts'
 import { checkSettings, isSecret, type ProcessRole, type SettingName, type Settings } from './settings.ts'
@@ -219,7 +220,11 @@ async function openProxy(
   const { settings, version, log } = options
   const meter = new Meter({ role: 'proxy', version })
   const { keys, policy: policyFile } = settings
-  const sealer = keys === undefined ? undefined : new Sealer(parseKeyRing(await secretIn(keys, 'keys')))
+  let ring = keys === undefined ? undefined : parseKeyRing(await secretIn(keys, 'keys'))
+  const keyWatch = new KeyWatch({ source, retired: settings['keys-retired'].map(keyVersionIn), log })
+  closing.push(() => keyWatch.close())
+  await keyWatch.begin(() => ring)
+  const sealer = ring === undefined ? undefined : new Sealer(ring)
   const policyOf = async (text: string) => await parsePolicy(text, policyFile?.endsWith('.json') === true)
   const policy = policyFile === undefined ? (options.policy ?? openPolicy) : await policyOf((await contentOf(policyFile)).toString('utf8'))
   const server = await ProxyServer.open({
@@ -232,7 +237,13 @@ async function openProxy(
     onRequest: (verb, status, ms) => meter.request(verb, status, ms),
   })
   if (policyFile !== undefined) closing.push(watchFile(policyFile, async (text) => server.replacePolicy(await policyOf(text)), log))
-  if (keys !== undefined) closing.push(watchFile(keys, async (text) => void sealer?.replace(parseKeyRing(text)), log))
+  const exchange = async (text: string): Promise<void> => {
+    const next = parseKeyRing(text)
+    await keyWatch.check(next)
+    ring = next
+    sealer?.replace(next)
+  }
+  if (keys !== undefined) closing.push(watchFile(keys, exchange, log))
   let rows: readonly (readonly string[])[] = []
   source.watch((map) => {
     rows = map.rows.map(({ servers }) => servers)
@@ -250,12 +261,16 @@ async function openProxy(
       },
     ],
     ready: {
+      keys: () => keyWatch.why,
       map: () => (rows.length > 0 ? undefined : 'it knows no map yet'),
       quorum: () => (server.isReady(rows) ? undefined : 'a shard has no majority of its zones in reach'),
     },
     status: () => ({ requests: meter.requests, waiting: server.stats.waiting, events: meter.events, keyVersion: sealer?.version }),
   }
 }
+
+const keyVersionIn = (text: string): number =>
+  /^\d{1,10}$/.test(text) ? Number(text) : invalid('keys-retired has versions of keys', 'whole numbers, as they stand in the key file')
 
 function count(meter: Meter, log: Log, event: string): void {
   meter.event(event)
@@ -296,9 +311,10 @@ function watchFile(path: string, take: (text: string) => Promise<void>, log: Log
       const content = await contentOf(path)
       const hash = createHash('sha256').update(content).digest('hex')
       const isNew = seen !== undefined && seen !== hash
-      seen = hash
+      // What could not be taken is tried again: the map may be away.
       if (isNew) await take(content.toString('utf8'))
       if (isNew) told = undefined
+      seen = hash
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error)
       if (problem !== told) log.warn('alarm', { what: `${path}: ${problem}; what was in use stays in use` })

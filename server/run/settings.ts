@@ -88,6 +88,12 @@ export const settings = {
   policy: { role: 'proxy', kind: text, what: 'a TOML or JSON file: who may do what; needed with certificates' },
   encryption: { role: 'proxy', kind: choice('on', 'off'), initial: 'on', what: 'of values at rest; off only when said so' },
   keys: { role: 'proxy', kind: text, isSecret: true, what: 'the key file, for its owner alone; `hapax cert key` makes it' },
+  'keys-retired': {
+    role: 'proxy',
+    kind: list,
+    initial: [],
+    what: 'versions under which no value lies any more, and which the key file need not have; what still lies there is then unreadable',
+  },
   'plain-ids-repeat': { role: 'proxy', kind: flag, initial: false, what: "clients of JunoDB's send a request again under its id" },
 } as const satisfies Record<string, Row>
 
@@ -291,7 +297,7 @@ export function checkSettings(role: ProcessRole, values: Settings): void {
   }
   for (const name of names) {
     const { role: of, initial } = rowOf(name)
-    if (of !== undefined && of !== role && values[name] !== undefined && values[name] !== initial)
+    if (of !== undefined && of !== role && values[name] !== undefined && String(values[name]) !== String(initial))
       invalid(`${name} is a setting of a ${of}, and this is a ${role}`, 'take it away')
   }
 }

@@ -9,6 +9,7 @@
  *   PREFIX/rows/0000      a block of rows: the founding of many shards is one transaction, and a change writes one block
  *   PREFIX/servers/NAME   a row; its ceiling is refreshed often, and disturbs nobody else
  *   PREFIX/proposers      the last number that was given to a proxy
+ *   PREFIX/keys/VERSION   a key that seals values, as a word that tells it from another one
  */
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -17,7 +18,7 @@ import { KvError, invalid, isKvError } from '../../core/kv/errors.ts'
 import type { ShardRow } from '../../core/wire/replica-message.ts'
 import type { MapAnswer, MapRequest, ServerRow } from '../../core/wire/server-message.ts'
 import { foundingFault, newMap, transact, type ShardMap } from '../cluster/map.ts'
-import type { Source } from '../cluster/source.ts'
+import type { KeyCheck, Source } from '../cluster/source.ts'
 import { proposerByChance } from './memory.ts'
 
 export interface EtcdSourceOptions {
@@ -165,6 +166,17 @@ export class EtcdSource implements Source {
       // Away: what the counter gives never has the bit that these have.
     }
     return proposerByChance()
+  }
+
+  async keyChecks(more: readonly KeyCheck[]): Promise<readonly KeyCheck[]> {
+    const prefix = `${this.#prefix}keys/`
+    for (const { version, check } of more) {
+      const key = `${prefix}${version}`
+      await this.#call(this.#client.if(key, 'Mod', '==', '0').then(this.#client.put(key).value(check)).commit())
+    }
+    const { kvs } = await this.#call(this.#client.getAll().prefix(prefix).exec())
+    const all = kvs.map(({ key, value }) => ({ version: Number(key.toString().slice(prefix.length)), check: value.toString() }))
+    return all.toSorted((a, b) => a.version - b.version)
   }
 
   async close(): Promise<void> {

@@ -8,7 +8,7 @@ import { resolve } from 'node:path'
 import { KvError, invalid } from '../../core/kv/errors.ts'
 import type { MapAnswer, MapRequest } from '../../core/wire/server-message.ts'
 import { foundingFault, newMap, transact, type ShardMap } from '../cluster/map.ts'
-import type { Source } from '../cluster/source.ts'
+import { withKeyChecks, type KeyCheck, type Source } from '../cluster/source.ts'
 import { proposerByChance } from './memory.ts'
 
 export interface FileSourceOptions {
@@ -71,6 +71,12 @@ export class FileSource implements Source {
     return proposerByChance()
   }
 
+  keyChecks(more: readonly KeyCheck[]): Promise<readonly KeyCheck[]> {
+    const answer = this.#last.then(() => this.#keyChecks(more))
+    this.#last = answer.catch(() => undefined)
+    return answer
+  }
+
   async close(): Promise<void> {
     this.#isClosed = true
     clearInterval(this.#timer)
@@ -100,6 +106,23 @@ export class FileSource implements Source {
     } catch (cause) {
       if (cause instanceof KvError) throw cause
       throw new KvError('UNAVAILABLE', { message: `the map in ${this.#path} cannot be written`, cause })
+    } finally {
+      await unlock()
+    }
+  }
+
+  /** In a file beside the map: they come seldom, and who reads the map does not need them. */
+  async #keyChecks(more: readonly KeyCheck[]): Promise<readonly KeyCheck[]> {
+    const path = `${this.#path}.keys`
+    const unlock = await lock(`${this.#path}.lock`)
+    try {
+      const known = await readKeys(path)
+      const all = withKeyChecks(known, more)
+      if (all !== known) await writeWhole(path, `${JSON.stringify({ format, keys: all })}\n`)
+      return all
+    } catch (cause) {
+      if (cause instanceof KvError) throw cause
+      throw new KvError('UNAVAILABLE', { message: `what is known of keys in ${path} cannot be written`, cause })
     } finally {
       await unlock()
     }
@@ -153,6 +176,16 @@ async function readMap(
   const fault = foundingFault(map, serversPerZone)
   if (fault !== undefined) invalid(fault, 'all storage servers have the same setting servers-per-zone')
   return { map, stamp }
+}
+
+async function readKeys(path: string): Promise<readonly KeyCheck[]> {
+  try {
+    const found = JSON.parse(await readFile(path, 'utf8')) as { readonly format: number; readonly keys: readonly KeyCheck[] }
+    if (found.format === format) return found.keys
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+  }
+  return invalid(`${path} does not say which keys seal values`, 'put it back from a copy: without it nobody sees that a key is missing')
 }
 
 /** Changes with each replacement of the file; '' when there is none. */

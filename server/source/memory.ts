@@ -3,7 +3,7 @@ import { randomInt } from 'node:crypto'
 import type { MapAnswer, MapRequest } from '../../core/wire/server-message.ts'
 import type { ShardMap } from '../cluster/map.ts'
 import { MemoryMap } from '../cluster/memory-map.ts'
-import type { Source } from '../cluster/source.ts'
+import { withKeyChecks, type KeyCheck, type Source } from '../cluster/source.ts'
 
 /** Numbers from a counter have this bit clear, so that a number by chance is none of them (docs: consistency, "Words"). */
 const chanceBit = 2 ** 47
@@ -13,6 +13,7 @@ export const proposerByChance = (): number => chanceBit + randomInt(chanceBit)
 export class MemorySource implements Source {
   readonly #memory: MemoryMap
   readonly #listeners = new Set<(map: ShardMap) => void>()
+  #keys: readonly KeyCheck[] = []
 
   /** @param zones 1, 3 or 5 */
   constructor(zones: number, shards: number) {
@@ -38,6 +39,11 @@ export class MemorySource implements Source {
 
   async proposerId(): Promise<number> {
     return proposerByChance()
+  }
+
+  async keyChecks(more: readonly KeyCheck[]): Promise<readonly KeyCheck[]> {
+    this.#keys = withKeyChecks(this.#keys, more)
+    return this.#keys
   }
 
   async close(): Promise<void> {

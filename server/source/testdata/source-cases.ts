@@ -33,6 +33,19 @@ export function sourceCases(name: string, make: () => Promise<readonly [Source, 
     expect(servers.map(({ server }) => server).toSorted()).toEqual(['s0', 's1', 's2'])
   })
 
+  test('remembers keys for whoever asks later; the first word of a version stays', async () => {
+    const [one, other] = await make()
+    expect(await one.keyChecks([])).toEqual([])
+    await Promise.all([one.keyChecks([{ version: 2, check: 'b' }]), other.keyChecks([{ version: 10, check: 'c' }])])
+    expect(await other.keyChecks([{ version: 1, check: 'a' }, { version: 2, check: 'other' }])).toEqual([
+      { version: 1, check: 'a' },
+      { version: 2, check: 'b' },
+      { version: 10, check: 'c' },
+    ])
+    await join3(one)
+    expect((await one.ask({ type: 'map-read', id: 9 })).rows).toHaveLength(4)
+  })
+
   test('takes one of two changes of the same row', async () => {
     const [one, other] = await make()
     await join3(one)
