@@ -19,7 +19,7 @@ const io: Io = {
     return Uint8Array.from(Buffer.concat(parts))
   },
   fail(error) {
-    process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+    if (error !== undefined) process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
     process.exit(failureStatus)
   },
   ended: () =>

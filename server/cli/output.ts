@@ -13,7 +13,7 @@ export interface Io {
   readonly input: () => Promise<Uint8Array>
   /** Resolves when the process is asked to end. */
   readonly ended: () => Promise<void>
-  /** A disk failed, or a law of our own was broken: the process ends at once, and says nothing more to anybody. */
+  /** A disk failed, or a law of our own was broken: the process ends at once, and says nothing more to anybody. Undefined: it is in the log already. */
   readonly fail: (error: unknown) => void
 }
 

@@ -29,10 +29,10 @@ export function addServe(program: Command, io: Io, version: string, run: Run): v
     ).action((flags: Flags) =>
       run(async (output) => {
         const { values, origins, warnings } = await read(io, flags)
-        for (const warning of warnings) io.err(`warning: ${warning}\n`)
         checkSettings(role, values)
-        const base = { role, name: values.name as string, pid: process.pid }
+        const base = { role: values.processes === 1 ? role : 'supervisor', name: values.name as string, pid: process.pid }
         const log = await openLog({ level: values['log.level'], base, write: io.err })
+        for (const warning of warnings) log.warn('alarm', { what: warning })
         for (const name of names) log.debug('setting', { setting: name, origin: origins[name] })
         const running = await open({ role, values, version, log, io })
         output.result(`${role} ${values.name} listens at ${running.address}; http://${running.admin}/readyz says when it is ready`, {
@@ -75,7 +75,7 @@ async function open({ role, values, version, log, io }: Opening): Promise<Opened
     const { openProcess } = await import('../run/process.ts')
     const onFailure = (error: unknown): void => {
       log.error('failure', faultFields(error))
-      io.fail(error)
+      io.fail(values['log.level'] === 'off' ? error : undefined)
     }
     return await openProcess({ role, settings: values, version, log, onFailure })
   }

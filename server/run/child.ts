@@ -81,6 +81,7 @@ async function run(asked: ChildSettings): Promise<void> {
       onReadiness: (why) => say({ type: 'readiness', why }),
       onFailure(error) {
         log.error('failure', faultFields(error))
+        if (asked.log === 'lines' && settings['log.level'] !== 'off') process.exit(failureStatus)
         fail(error)
       },
     })

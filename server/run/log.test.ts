@@ -1,5 +1,6 @@
 /** The log of a process: JSON lines, a level, a bounded number of repetitions (W18). */
 import { describe, expect, test } from 'vitest'
+import { AssertionError, unreachable } from '../../core/base/assert.ts'
 import { KvError } from '../../core/kv/errors.ts'
 import { faultFields, openLog, type LogLevel } from './log.ts'
 import { Repetitions } from './repetition.ts'
@@ -56,6 +57,28 @@ describe('a log', () => {
   test('tells of a KvError what to do, and of anything that is no error nothing', () => {
     expect(faultFields(new KvError('DISK_FULL'))).toMatchObject({ code: 'DISK_FULL', id: 'HPX-1006', hint: expect.any(String) })
     expect(faultFields({ secret: 'canary' })).toEqual({ what: 'something that is no error was thrown' })
+  })
+
+  test('tells of another error where it was thrown, and no text that a user may have sent', () => {
+    expect(faultFields(new Error('canary')).what).toMatch(/^Error\n +at .*log\.test/)
+    const mistake = (() => {
+      try {
+        return JSON.parse('canary') as unknown
+      } catch (error) {
+        return error
+      }
+    })()
+    expect(faultFields(mistake).what).not.toContain('canary')
+    const unexpected = (() => {
+      try {
+        return unreachable({ value: 'canary' } as never)
+      } catch (error) {
+        return error
+      }
+    })()
+    expect(faultFields(unexpected).what).not.toContain('canary')
+    expect(faultFields(new AssertionError('hapax is broken: a law')).what).toContain('hapax is broken: a law')
+    expect(faultFields(new TypeError('x is not a function')).what).toContain('x is not a function')
   })
 })
 

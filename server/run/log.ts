@@ -4,6 +4,7 @@
  * anybody comes into it, at any level. The same event comes a bounded number of times a minute.
  * Why a list of fields and no redaction: what is left out of a list is seen in a review, and what a pattern does not find is not.
  */
+import { AssertionError } from '../../core/base/assert.ts'
 import { KvError, isKvError } from '../../core/kv/errors.ts'
 import { Repetitions } from './repetition.ts'
 
@@ -28,7 +29,7 @@ export interface LogFields {
   readonly address?: string
   readonly admin?: string
   readonly child?: string
-  readonly pid?: number
+  readonly childPid?: number
   readonly restarts?: number
   readonly waitMs?: number
   /** Of a KvError. */
@@ -49,10 +50,18 @@ export interface Log {
   error(event: LogEvent, fields?: LogFields): void
 }
 
-/** What of an error may be told: a fault of ours has a stack, which names our files; any other message may hold what a user sent. */
+/** What of an error may be told. Of one that is none of ours, where it was thrown; its message only when no text of a user can be in it. */
 export function faultFields(error: unknown): LogFields {
   if (isKvError(error)) return { code: error.code, id: error.id, hint: error.hint, what: error.message }
-  return { what: error instanceof Error ? (error.stack ?? error.message).slice(0, textMax) : 'something that is no error was thrown' }
+  if (!(error instanceof Error)) return { what: 'something that is no error was thrown' }
+  const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line))
+  return { what: [`${error.name}${isTellable(error) ? `: ${error.message}` : ''}`, ...frames].join('\n').slice(0, textMax) }
+}
+
+/** Errors of the system name files, those of the language our own variables, and an assertion its law, unless it shows what it met. */
+function isTellable(error: Error): boolean {
+  if (error instanceof AssertionError) return !error.message.includes(': unexpected ')
+  return error instanceof TypeError || error instanceof RangeError || 'syscall' in error
 }
 
 const textMax = 4_096

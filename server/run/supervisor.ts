@@ -96,7 +96,7 @@ export class Child {
             this.admin = message.admin
             this.#pid = message.pid
             if (this.state === 'starting') this.state = 'listening'
-            this.#log.info('child-ready', { child: this.spec.name, pid: message.pid, address: message.address })
+            this.#log.info('child-ready', { child: this.spec.name, childPid: message.pid, address: message.address })
             return resolve()
         }
       })

@@ -50,6 +50,13 @@ async function ended(child: ChildProcess, { processes }: Announced): Promise<num
   for (const { pid } of processes) expect(() => process.kill(pid, 0), `process ${pid}`).toThrow(/ESRCH/)
   return code
 }
+const isThere = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
 const run = (args: readonly string[], url: string) => {
   const { status, stdout, stderr } = spawnSync(hapax, args, { cwd: user, encoding: 'utf8', env: { ...process.env, HAPAX_URL: url } })
   return { status, stdout, stderr }
@@ -71,6 +78,53 @@ test('dev starts three zones and two proxies on RocksDB, keeps what was written,
   expect(run(['get', 'orders/1'], second.told.kv)).toEqual({ status: 0, stdout: 'paid\n', stderr: '' })
   expect(await ended(second.child, second.told)).toBe(0)
 }, 60_000)
+
+test.each([
+  ['SIGTERM', 'proxy'],
+  ['SIGTERM', 'storage'],
+  ['SIGKILL', 'proxy'],
+  ['SIGKILL', 'storage'],
+] as const)(
+  '%s to the one above several processes ends all of them (%s)',
+  async (signal, role) => {
+    const map = join(folder, `map-${signal}-${role}.json`)
+    const own = role === 'proxy' ? ['--encryption', 'off'] : ['--zone', '1', '--memory']
+    const args = [
+      'serve',
+      role,
+      '--cluster',
+      'c',
+      '--name',
+      'n',
+      '--zones',
+      '1',
+      '--shards',
+      '2',
+      '--plain',
+      '--map-file',
+      map,
+      '--processes',
+      '2',
+      ...own,
+    ]
+    const child = spawn(hapax, [...args, '-o', 'json'], { cwd: user, stdio: ['ignore', 'pipe', 'pipe'] })
+    running.push(child)
+    const errors: string[] = []
+    createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (line) => errors.push(line))
+    const [line] = (await once(createInterface({ input: child.stdout as NodeJS.ReadableStream }), 'line')) as [string]
+    const { processes } = JSON.parse(line) as { readonly processes: readonly { readonly pid: number }[] }
+    expect(processes).toHaveLength(2)
+    const gone = once(child, 'close')
+    child.kill(signal)
+    // Its stderr is theirs, too: it is closed when the last one has ended.
+    const [code] = (await gone) as [number | null]
+    expect(code).toBe(signal === 'SIGTERM' ? 0 : null)
+    // One whose parent is gone is there until the system has taken note of its end.
+    while (processes.some(({ pid }) => isThere(pid))) await new Promise((resolve) => setTimeout(resolve, 10))
+    for (const text of errors) expect(JSON.parse(text)).toHaveProperty('event')
+  },
+  30_000,
+)
 
 test('who waits for a cluster that is not there is told so, and does not end in silence', () => {
   const { status, stderr } = run(['get', 'a'], 'hapax://127.0.0.1:1')
