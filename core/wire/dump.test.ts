@@ -41,7 +41,11 @@ test('a frame says what its fields are, by name', () => {
   expect(shown).toMatchObject({
     opcode: 'create',
     type: 'request',
-    meta: { requestId: 'ecca2148ff4b11e799ea000c29cadc31', ttlS: 1_800, sourceInfo: { name: 'DummyAppName', port: 56_588, address: '7f000001' } },
+    meta: {
+      requestId: 'ecca2148ff4b11e799ea000c29cadc31',
+      ttlS: 1_800,
+      sourceInfo: { name: 'DummyAppName', port: 56_588, address: '7f000001' },
+    },
   } satisfies object)
 })
 

@@ -1,11 +1,15 @@
 /** Several processes of one role under one that keeps them (W7). */
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { epochMs } from '../../core/base/types.ts'
 import { connect } from '../../core/client/client.ts'
 import { isKvError } from '../../core/kv/errors.ts'
 import { bundle, type Bundle } from '../../core/stores/testdata/bundled.ts'
+import { initAuthority, issueInFolder } from '../edge/certificates.ts'
 import { silentLog } from './log.ts'
 import { openProcesses, settingsOfEach, type RunningProcesses } from './processes.ts'
 import { readSettings, type ProcessRole } from './settings.ts'
@@ -101,6 +105,50 @@ describe('proxies', { timeout: 60_000 }, () => {
     await closed
     expect(outcomes.map(({ status }) => status)).toEqual(Array.from({ length: 6 }, () => 'fulfilled'))
     for (const { pid } of after.children) expect(isAlive(pid)).toBe(false)
+  })
+
+  test('share a certificate; storage servers have one each, by {n}', async () => {
+    const certs = join(dir, 'certs')
+    const now = epochMs(Date.now())
+    await initAuthority(certs, 'c', now)
+    for (const name of ['s-1', 's-2']) await issueInFolder(certs, { role: 'storage', name, hosts: ['127.0.0.1'] }, now)
+    await issueInFolder(certs, { role: 'proxy', name: 'p', hosts: ['127.0.0.1'] }, now)
+    await issueInFolder(certs, { role: 'client', name: 'pay', hosts: [] }, now)
+    const pem = (name: string): string => join(certs, name)
+    writeFileSync(join(dir, 'policy.toml'), '[[rule]]\nclients = ["pay"]\nnamespaces = ["*"]\n')
+    const common = { plain: 'false', processes: '2', 'tls.ca': pem('ca.crt'), 'map.file': join(dir, 'tls.json') }
+    const own = { 'tls.cert': pem('storage-s-{n}.crt'), 'tls.key': pem('storage-s-{n}.key'), 'servers-per-zone': '2' }
+    await started('storage', { ...common, ...own, name: 's', zone: '1', memory: true })
+    const policy = join(dir, 'policy.toml')
+    const shared = { 'tls.cert': pem('proxy-p.crt'), 'tls.key': pem('proxy-p.key'), encryption: 'off', policy }
+    const { admin, address } = await started('proxy', { ...common, ...shared, name: 'p' })
+    const { children } = await until(admin, areReady)
+    const tls = { ca: pem('ca.crt'), cert: pem('client-pay.crt'), key: pem('client-pay.key') }
+    const kvs = await Promise.all(Array.from({ length: 4 }, () => connect(`hapax://${address}`, { tls, connections: 1 })))
+    await Promise.all(kvs.map((kv, index) => kv.create(`t${index}`, bytes('v'))))
+    const counts = await Promise.all(children.map(async ({ admin: window }) => (await read<{ requests: number }>(window)).requests))
+    await Promise.all(kvs.map((kv) => kv.close()))
+    expect(counts.filter((count) => count > 0)).toHaveLength(2)
+  })
+
+  test('share a Unix socket, too, which is for their user alone', async () => {
+    const path = join(dir, 'proxies.sock')
+    const mask = process.umask()
+    try {
+      await started('storage', { name: 's', zone: '1', memory: true, processes: '1', 'map.file': join(dir, 'unix.json') })
+      const flags = { name: 'p', encryption: 'off', processes: '2', listen: `unix:${path}`, 'map.file': join(dir, 'unix.json') }
+      const { admin, address } = await started('proxy', flags)
+      expect(address).toBe(`unix:${path}`)
+      expect(statSync(path).mode & 0o077).toBe(0)
+      const { children } = await until(admin, areReady)
+      process.kill(children[0]?.pid ?? 0, 'SIGKILL')
+      await until(admin, (status) => status.restarts === 1 && areReady(status))
+      const socket = createConnection({ path })
+      await once(socket, 'connect')
+      socket.destroy()
+    } finally {
+      process.umask(mask)
+    }
   })
 })
 
