@@ -65,6 +65,8 @@ interface Waiting<In> extends Outgoing {
 
 /** Deadlines that lie closer together than this are looked at together, in milliseconds. */
 const grainMs = 4
+/** Answers of a sound peer come within some milliseconds, and something is heard of a busy one all the time. */
+const quietMs = 100
 /** How long a closing socket may take to hand its last bytes to the network, in milliseconds. */
 const lastBytesMs = 2_000
 
@@ -115,6 +117,10 @@ export class Connection<Out, In> implements AsyncDisposable {
   /** Whether it takes requests. */
   get isOpen(): boolean {
     return this.#reason === undefined && !this.#isLeaving
+  }
+  /** Something was sent, and for longer than answers take nothing was heard: it may have vanished, and a ping has not found out yet. */
+  isQuiet(now: number): boolean {
+    return this.#unheardSince !== undefined && now - this.#unheardSince > quietMs
   }
   /** Requests without an answer. */
   get inFlight(): number {

@@ -128,6 +128,23 @@ describe('connections', () => {
     expect(await slow).toBe('late')
   })
 
+  test('that were asked and are not heard are passed over, also when they have fewer requests under way', async () => {
+    const [a, b] = [await listen('a'), await listen('b')]
+    const pool = poolOf([a.address, b.address], { size: 2 })
+    await until(() => pool.stats.open === 2)
+    const slow = Array.from({ length: 6 }, () => ask(pool, 'keep', 60_000))
+    await until(() => kept.length === 6)
+    await clock.advance(101)
+    kept[0]?.(paired('heard'))
+    expect(await slow[0]).toBe('heard')
+    const heard = asked[0]?.split(':')[0] as string
+    for (let at = 0; at < 6; at++) void ask(pool, 'keep', 60_000)
+    await until(() => kept.length === 12)
+    expect(asked.slice(6)).toEqual(Array.from({ length: 6 }, () => `${heard}: keep`))
+    for (const reply of kept) reply(paired('late'))
+    await Promise.all(slow)
+  })
+
   test('that do not answer the first ping are none', async () => {
     const mute = await listenRough((socket) => socket.resume())
     const a = await listen('a')

@@ -119,7 +119,7 @@ export class Pool<Out, In> implements AsyncDisposable {
   }
 
   /**
-   * Sends a message on the connection with the fewest requests, and waits for its answer.
+   * Sends a message on the connection with the fewest requests, of those that answer, and waits for its answer.
    * @throws KvError BUSY, UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED, CLOSED: nothing was sent. UNKNOWN_OUTCOME: it was.
    */
   async request(message: Out, { timeoutMs, signal }: PoolRequest): Promise<In> {
@@ -179,11 +179,19 @@ export class Pool<Out, In> implements AsyncDisposable {
     const { lifeRequests = Infinity } = this.#options
     const count = this.#places.length
     this.#turn = (this.#turn + 1) % count
+    const now = this.#ticker.now()
     let best: Held<Out, In> | undefined
+    let isBestQuiet = false
     for (let step = 0; step < count; step++) {
       const held = this.#places[(this.#turn + step) % count]?.held
       if (held?.connection.isOpen !== true) continue
-      if (best === undefined || held.connection.inFlight < best.connection.inFlight) best = held
+      const { connection } = held
+      const isQuiet = connection.isQuiet(now)
+      const isBetter =
+        best === undefined || (isQuiet === isBestQuiet ? connection.inFlight < best.connection.inFlight : isBestQuiet && !isQuiet)
+      if (!isBetter) continue
+      best = held
+      isBestQuiet = isQuiet
     }
     if (best !== undefined && best.connection.stats.requests >= lifeRequests) best.wear()
     return best?.connection
