@@ -35,7 +35,12 @@ const begin = 4_102_444_800_000 // 2100-01-01
 const clocked = (text: string): string => text.replace("redis.call('TIME')", '{ARGV[#ARGV - 1], ARGV[#ARGV]}')
 const clockOf = (now: number): string[] => [`${Math.floor(now / 1_000)}`, `${(now % 1_000) * 1_000}`]
 
-async function write(key: string, operation: KvOperation, now: number, { gate = new Gate(), touch = false, decidedAt = now } = {}): Promise<Outcome> {
+async function write(
+  key: string,
+  operation: KvOperation,
+  now: number,
+  { gate = new Gate(), touch = false, decidedAt = now } = {},
+): Promise<Outcome> {
   const reply = await client.callBuffer(
     'EVAL',
     clocked(writeScript.text),

@@ -41,15 +41,17 @@ export function addCertificates(program: Command, run: (work: (output: Output) =
     .command('key')
     .description('adds a key to the key file of the proxies, and makes the file if there is none; the newest one seals')
     .option('--file <path>', 'where', 'certs/hapax.keys')
-    .action(({ file }: { readonly file: string }) =>
+    .option('--opens', 'the new key seals nothing yet: give the file to all proxies, then take the word away everywhere')
+    .action(({ file, opens = false }: { readonly file: string; readonly opens?: boolean }) =>
       run(async (output) => {
         const { newKeyLine, parseKeyRing } = await import('../edge/sealer.ts')
         const before = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
           if (error.code === 'ENOENT') return ''
           throw error
         })
+        if (opens && before.trim() === '') invalid('the first key has to seal', 'leave --opens out')
         const version = before.trim() === '' ? 1 : (parseKeyRing(before).at(-1)?.version ?? 0) + 1
-        const text = `${before}${before === '' || before.endsWith('\n') ? '' : '\n'}${newKeyLine(version)}\n`
+        const text = `${before}${before === '' || before.endsWith('\n') ? '' : '\n'}${newKeyLine(version, opens)}\n`
         // Proxies may read it at any moment: they see the old file or the new one.
         await writeFile(`${file}.new`, text, { mode: 0o600, flag: 'wx' })
         await rename(`${file}.new`, file)

@@ -79,6 +79,17 @@ describe('rotation', () => {
     expect(messageOf(() => sealer.open('a', old))).toMatch(/^DAMAGED: .*version 1, which is not in the ring/)
   })
 
+  test('a key that only opens seals nothing, until the word is gone: no proxy has to open what it has no key for', () => {
+    const lines = [newKeyLine(1), newKeyLine(2, true)]
+    const first = new Sealer(parseKeyRing(lines.join('\n')))
+    const second = new Sealer(parseKeyRing(lines.join('\n')))
+    expect(first.version).toBe(1)
+    first.replace(parseKeyRing(lines.join('\n').replace(' opens', '')))
+    expect(first.version).toBe(2)
+    expect(second.open('a', first.seal('a', Buffer.from('x'))).toString()).toBe('x')
+    expect(first.open('a', second.seal('a', Buffer.from('y'))).toString()).toBe('y')
+  })
+
   test('counts what one key has sealed', () => {
     const sealer = new Sealer([key(1)])
     sealer.seal('a', Buffer.alloc(1))
@@ -114,6 +125,8 @@ describe('the key file', () => {
     ['a short key', `1 ${'ab'.repeat(31)}`, /line 1/],
     ['a version that is none', `0 ${'ab'.repeat(32)}`, /line 1/],
     ['a version that is too large', `4294967296 ${'ab'.repeat(32)}`, /line 1/],
+    ['no key that seals', `1 ${'ab'.repeat(32)} opens`, /only open/],
+    ['a word that is none', `1 ${'ab'.repeat(32)} open`, /line 1/],
     ['a version twice', `1 ${'ab'.repeat(32)}\n1 ${'cd'.repeat(32)}`, /line 2 .*second time/],
   ])('is refused with %s', (_what, text, expected) => {
     expect(messageOf(() => parseKeyRing(text))).toMatch(expected)

@@ -29,13 +29,18 @@ export interface RingKey {
   readonly key: KeyObject
   /** Tells two keys with one version apart, and nothing about either. */
   readonly check: string
+  /** It seals nothing yet: proxies that have not read the new file could not open it. */
+  readonly opensOnly?: boolean
 }
 
-/** All keys that open; the one with the highest version seals. At least one. */
+/** All keys open, by rising version. */
 export type KeyRing = readonly RingKey[]
 
+/** The one that seals: of those that may, the one with the highest version. */
+export const sealingKey = (ring: KeyRing): RingKey | undefined => ring.findLast(({ opensOnly }) => opensOnly !== true)
+
 /**
- * Reads the text of a key file: a line a key, its version and 64 hexadecimal digits; `#` begins a comment.
+ * Reads the text of a key file: a line a key, its version and 64 hexadecimal digits, and `opens` after them as long as it seals nothing; `#` begins a comment.
  * @throws KvError INVALID_ARGUMENT, which never repeats what stands in the file.
  */
 export function parseKeyRing(text: string): KeyRing {
@@ -43,14 +48,15 @@ export function parseKeyRing(text: string): KeyRing {
   for (const [index, line] of text.split('\n').entries()) {
     const bare = line.replace(/#.*/, '').trim()
     if (bare === '') continue
-    const match = /^(\d{1,10})\s+([0-9a-fA-F]{64})$/.exec(bare)
+    const match = /^(\d{1,10})\s+([0-9a-fA-F]{64})(\s+opens)?$/.exec(bare)
     const version = Number(match?.[1])
     if (match === null || version < 1 || version > 0xffff_ffff)
       invalid(`line ${index + 1} of the key file is not a version and 64 hexadecimal digits`, 'hapax cert key makes such a line')
     if (keys.some((one) => one.version === version)) invalid(`line ${index + 1} of the key file names version ${version} a second time`)
-    keys.push(ringKey(version, Buffer.from(match[2] as string, 'hex')))
+    keys.push({ ...ringKey(version, Buffer.from(match[2] as string, 'hex')), opensOnly: match[3] !== undefined })
   }
   if (keys.length === 0) invalid('the key file has no key', 'hapax cert key makes one')
+  if (sealingKey(keys) === undefined) invalid('all keys of the key file only open', 'the key that seals has no `opens` behind it')
   return keys.toSorted((a, b) => a.version - b.version)
 }
 
@@ -61,7 +67,8 @@ export function ringKey(version: number, bytes: Uint8Array): RingKey {
 }
 
 /** A line for the key file, with a key that nobody else has. */
-export const newKeyLine = (version: number): string => `${version} ${randomFillSync(Buffer.alloc(keyBytes)).toString('hex')}`
+export const newKeyLine = (version: number, opensOnly = false): string =>
+  `${version} ${randomFillSync(Buffer.alloc(keyBytes)).toString('hex')}${opensOnly ? ' opens' : ''}`
 
 export class Sealer {
   #ring: ReadonlyMap<number, RingKey> = new Map()
@@ -85,7 +92,7 @@ export class Sealer {
 
   /** Takes another ring, at once. */
   replace(ring: KeyRing): RingKey {
-    const current = ring.at(-1)
+    const current = sealingKey(ring)
     if (current === undefined) return invalid('a ring without a key seals nothing')
     this.#ring = new Map(ring.map((one) => [one.version, one]))
     if (this.#current?.check !== current.check) this.#sealed = 0

@@ -7,7 +7,7 @@
  */
 import { isKvError, KvError } from '../../core/kv/errors.ts'
 import type { KeyCheck, Source } from '../cluster/source.ts'
-import type { KeyRing } from '../edge/sealer.ts'
+import { sealingKey, type KeyRing } from '../edge/sealer.ts'
 import { faultFields, type Log } from './log.ts'
 
 const againMs = 5_000
@@ -40,7 +40,7 @@ export class KeyWatch {
   async check(ring: KeyRing | undefined): Promise<void> {
     const { source, retired } = this.#options
     needAll(ring, await source.keyChecks([]), retired)
-    const current = ring?.at(-1)
+    const current = ring && sealingKey(ring)
     // Another one may have remembered another key of this version in between.
     if (current !== undefined) needAll(ring, await source.keyChecks([{ version: current.version, check: current.check }]), retired)
     this.#why = undefined
