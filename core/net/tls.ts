@@ -174,7 +174,9 @@ function judge(pems: TlsFiles, files: TlsFiles, now: EpochMs): TlsState {
   if (expiresAt <= now) throw unreadable(`the certificate in ${files.cert} ended at ${new Date(expiresAt).toISOString()}`)
   const identity = identityOf(own.subjectAltName)
   if (identity === undefined) throw unreadable(`the certificate in ${files.cert} names no role of a cluster`)
-  const context: SecureContextOptions = { ...pems, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' }
+  // As they were read here: files that were joined without an end of line between them are one certificate to OpenSSL.
+  const ca = authorities.map(String).join('')
+  const context: SecureContextOptions = { ...pems, ca, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' }
   return {
     identity,
     expiresAt,

@@ -1,12 +1,14 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { mkdir, rename } from 'node:fs/promises'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { epochMs } from '../../core/base/types.ts'
 import { dial } from '../../core/net/dial.ts'
-import { identityOf } from '../../core/net/identity.ts'
+import { identityOf, type Identity } from '../../core/net/identity.ts'
 import { Listener } from '../../core/net/listener.ts'
+import { until } from '../../core/net/testdata/until.ts'
 import { systemTicker } from '../../core/net/ticker.ts'
 import { Credentials } from '../../core/net/tls.ts'
 import {
@@ -144,28 +146,61 @@ describe('files', () => {
     })
   })
 
-  test('are all that two processes need to know each other', async () => {
-    await initAuthority(folder, 'pay', today)
-    await issueInFolder(folder, { role: 'storage', name: 's1', hosts: ['127.0.0.1'] }, today)
-    await issueInFolder(folder, { role: 'proxy', name: 'p1', hosts: ['127.0.0.1'] }, today)
-    const open = (base: string): Promise<Credentials> =>
-      Credentials.open({ ca: join(folder, 'ca.crt'), cert: join(folder, `${base}.crt`), key: join(folder, `${base}.key`) })
-    const [server, client] = [await open('storage-s1'), await open('proxy-p1')]
+  const open = (base: string): Promise<Credentials> =>
+    Credentials.open({ ca: join(folder, 'ca.crt'), cert: join(folder, `${base}.crt`), key: join(folder, `${base}.key`) })
+  /** Whom the client finds. Both stay open for more. */
+  async function meet(server: Credentials, client: Credentials): Promise<Identity | undefined> {
     const listener = await Listener.open<string, string>({
       address: { host: '127.0.0.1', port: 0 },
       security: { credentials: server, roles: ['proxy'] },
       codec: { decoder: () => ({ heldBytes: 0, push: () => undefined }), encode: () => new Uint8Array(), numberOf: () => undefined },
       onRequest: () => undefined,
     })
-    const { socket, identity } = await dial({
-      address: listener.address,
-      security: { credentials: client, roles: ['storage'] },
-      deadline: systemTicker.now() + 10_000,
-      ticker: systemTicker,
-    })
-    expect(identity).toEqual({ cluster: 'pay', role: 'storage', name: 's1' })
-    socket.destroy()
-    await listener.close(0)
+    try {
+      const { socket, identity } = await dial({
+        address: listener.address,
+        security: { credentials: client, roles: ['storage'] },
+        deadline: systemTicker.now() + 10_000,
+        ticker: systemTicker,
+      })
+      // Who is refused hears of it after he took himself to be connected.
+      socket.resume()
+      await until(() => listener.stats.peers === 1 || socket.destroyed)
+      const isIn = !socket.destroyed
+      socket.destroy()
+      return isIn ? identity : undefined
+    } finally {
+      await listener.close(0)
+    }
+  }
+
+  test('are all that two processes need to know each other', async () => {
+    await initAuthority(folder, 'pay', today)
+    await issueInFolder(folder, { role: 'storage', name: 's1', hosts: ['127.0.0.1'] }, today)
+    await issueInFolder(folder, { role: 'proxy', name: 'p1', hosts: ['127.0.0.1'] }, today)
+    const [server, client] = [await open('storage-s1'), await open('proxy-p1')]
+    expect(await meet(server, client)).toEqual({ cluster: 'pay', role: 'storage', name: 's1' })
+    await server.close()
+    await client.close()
+  })
+
+  test.each([
+    ['old', (text: string) => text],
+    ['new', (text: string) => text],
+    ['new', (text: string) => text.trimEnd()],
+  ])('of an old and a new authority are trusted together, the %s one first', async (first, ending) => {
+    const [old, next] = [join(parent, 'old'), join(parent, 'new')]
+    for (const each of [old, next]) await initAuthority(each, 'pay', today)
+    await mkdir(folder)
+    const both = (first === 'old' ? [old, next] : [next, old]).map((each) => readFileSync(join(each, 'ca.crt'), 'utf8'))
+    writeFileSync(join(folder, 'ca.crt'), both.map(ending).join(''))
+    for (const [from, issue] of [
+      [old, { role: 'storage', name: 's1', hosts: ['127.0.0.1'] }],
+      [next, { role: 'proxy', name: 'p1', hosts: ['127.0.0.1'] }],
+    ] as const)
+      for (const path of await issueInFolder(from, issue, today)) await rename(path, join(folder, path.slice(from.length + 1)))
+    const [server, client] = [await open('storage-s1'), await open('proxy-p1')]
+    expect(await meet(server, client)).toEqual({ cluster: 'pay', role: 'storage', name: 's1' })
     await server.close()
     await client.close()
   })

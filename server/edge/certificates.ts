@@ -3,7 +3,7 @@
  * Invariant: a certificate names one role; a client's cannot stand for a server; a key is written for its owner alone, and nothing is overwritten.
  * Why the makers take `now` and touch no disk: what a certificate says is decided in one place, and where it lies is another matter.
  */
-import { X509Certificate } from 'node:crypto'
+import { randomBytes, X509Certificate } from 'node:crypto'
 import { mkdir, open, readFile, rm } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
@@ -33,19 +33,27 @@ const backdateMs = 3_600_000
 /** Loaded when it is needed: it takes a quarter of a second, which no other command should wait for. */
 const generator = async () => (await import('selfsigned')).generate
 
-/** EC P-256, ten years. It may sign certificates of processes and no further authorities. */
+/**
+ * EC P-256, ten years. It may sign certificates of processes and no further authorities.
+ * Why its name has a random part: an old and a new one are trusted together while they are exchanged, and a certificate names its authority. Of two
+ * of one name the verifier takes the first and finds that the signature does not fit.
+ */
 export async function makeAuthority(cluster: string, now: EpochMs): Promise<Pair> {
   // Whether the name can stand in an identity is asked once, here.
   identityUri({ cluster, role: 'client', name: 'x' })
   const generate = await generator()
-  const made = await generate([{ name: 'commonName', value: `${cluster} authority` }], {
+  const name = [
+    { name: 'commonName', value: `${cluster} authority` },
+    { shortName: 'OU', value: randomBytes(8).toString('hex') },
+  ]
+  const made = await generate(name, {
     ...common(now, epochMs(now + authorityLifeMs)),
     extensions: [
       { name: 'basicConstraints', cA: true, pathLenConstraint: 0, critical: true },
       { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true },
     ],
   })
-  return { cert: made.cert, key: made.private }
+  return pairOf(made)
 }
 
 /**
@@ -71,8 +79,14 @@ export async function issueCertificate(authority: Pair, { hosts, ...identity }: 
       { name: 'subjectAltName', altNames: [{ type: 6, value: uri }, ...hosts.map(altNameOf)] },
     ],
   })
-  return { cert: made.cert, key: made.private }
+  return pairOf(made)
 }
+
+/** Each with an end of line, so that files can be joined. */
+const pairOf = (made: { readonly cert: string; readonly private: string }): Pair => ({
+  cert: `${made.cert.trimEnd()}\n`,
+  key: `${made.private.trimEnd()}\n`,
+})
 
 const common = (now: EpochMs, endsAt: EpochMs) => ({
   keyType: 'ec' as const,
