@@ -77,7 +77,7 @@ export function readRecord(bytes: Buffer, start: number, end: number): KeyRecord
     if (to > end) return damaged('a field is cut off')
     if (tag === Tag.originator) originator = bytes.toString('latin1', from, to)
     else if (tag === Tag.lastRequest) lastRequest = bytes.toString('latin1', from, to)
-    else if (tag === Tag.completions) completions = readCompletions(bytes.subarray(from, to))
+    else if (tag === Tag.completions) completions = readCompletions(bytes, from, to)
     else if (tag === Tag.value) value = new Uint8Array(bytes.buffer, bytes.byteOffset + from, to - from)
     else if (tag >= tagMustKnow) return newer(`record field ${tag}`)
     at = to
@@ -129,57 +129,75 @@ const outcomes = ['applied', 'exists', 'missing', 'version'] as const satisfies 
 
 const isEmpty = ({ entries, marks }: Completions): boolean => entries.length === 0 && marks.length === 0
 
-const completionsSize = ({ entries, marks }: Completions): number =>
-  entries.reduce((sum, one) => sum + 36 + one.session.length + one.version.length, 4) +
-  marks.reduce((sum, one) => sum + 17 + one.session.length, 0)
+/** Of one that is remembered, without its texts. */
+const entryBytesMin = 36
+
+function completionsSize({ entries, marks }: Completions): number {
+  let size = 4
+  for (const { session, version } of entries) size += entryBytesMin + session.length + version.length
+  for (const { session } of marks) size += 17 + session.length
+  return size
+}
 
 /** Both lists: a count of 2 bytes, then each item. A text has a length byte, a number is a float64. */
 function writeCompletions(bytes: Buffer, start: number, { entries, marks }: Completions): number {
   let at = bytes.writeUInt16BE(entries.length, start)
-  const text = (content: string): void => {
-    at = bytes.writeUInt8(content.length, at)
-    at = writeLatin1(bytes, at, content)
-  }
   for (const one of entries) {
-    text(one.session)
+    at = writeName(bytes, at, one.session)
     at = bytes.writeDoubleBE(one.sequence, at)
     at = bytes.writeUInt8(verbs.indexOf(one.verb), at)
     at = bytes.writeUInt8(outcomes.indexOf(one.outcome), at)
-    text(one.version)
-    for (const number of [one.createdAt, one.expiresAt, one.at]) at = bytes.writeDoubleBE(number, at)
+    at = writeName(bytes, at, one.version)
+    at = bytes.writeDoubleBE(one.createdAt, at)
+    at = bytes.writeDoubleBE(one.expiresAt, at)
+    at = bytes.writeDoubleBE(one.at, at)
   }
   at = bytes.writeUInt16BE(marks.length, at)
   for (const mark of marks) {
-    text(mark.session)
+    at = writeName(bytes, at, mark.session)
     at = bytes.writeDoubleBE(mark.below, at)
     at = bytes.writeDoubleBE(mark.at, at)
   }
   return at
 }
 
-function readCompletions(bytes: Buffer): Completions {
-  let at = 0
-  const byte = (): number => bytes.readUInt8(at++)
-  const count = (): number => bytes.readUInt16BE((at += 2) - 2)
-  const number = (): number => bytes.readDoubleBE((at += 8) - 8)
-  const text = (): string => {
-    const length = byte()
-    return bytes.toString('latin1', at, (at += length))
-  }
-  const entries: Completion[] = []
-  for (let left = count(); left > 0; left--) {
-    entries.push({
-      session: text(),
-      sequence: number(),
-      verb: verbs[byte()] ?? newer('a verb'),
-      outcome: outcomes[byte()] ?? newer('an outcome'),
-      version: text() as Version,
-      createdAt: epochMs(number()),
-      expiresAt: epochMs(number()),
-      at: epochMs(number()),
-    })
+const writeName = (bytes: Buffer, at: number, name: string): number => writeLatin1(bytes, bytes.writeUInt8(name.length, at), name)
+
+/** The lists that stand from `start` to `end`. */
+function readCompletions(bytes: Buffer, start: number, end: number): Completions {
+  const text = (from: number): string => bytes.toString('latin1', from + 1, from + 1 + (bytes[from] as number))
+  let at = start + 2
+  const count = bytes.readUInt16BE(start)
+  if (count * entryBytesMin > end - start) return damaged('its completions are cut off')
+  const entries = new Array<Completion>(count) // grown one by one it takes more than what it holds
+  for (let index = 0; index < count; index++) {
+    const session = text(at)
+    at += 1 + session.length
+    const sequence = bytes.readDoubleBE(at)
+    const verb = verbs[bytes.readUInt8(at + 8)] ?? newer('a verb')
+    const outcome = outcomes[bytes.readUInt8(at + 9)] ?? newer('an outcome')
+    const version = text(at + 10) as Version
+    at += 11 + version.length
+    entries[index] = {
+      session,
+      sequence,
+      verb,
+      outcome,
+      version,
+      createdAt: instant(bytes, at),
+      expiresAt: instant(bytes, at + 8),
+      at: instant(bytes, at + 16),
+    }
+    at += 24
   }
   const marks: Mark[] = []
-  for (let left = count(); left > 0; left--) marks.push({ session: text(), below: number(), at: epochMs(number()) })
+  let left = bytes.readUInt16BE(at)
+  for (at += 2; left > 0; left--) {
+    const session = text(at)
+    at += 1 + session.length
+    marks.push({ session, below: bytes.readDoubleBE(at), at: instant(bytes, at + 8) })
+    at += 16
+  }
+  if (at > end) return damaged('its completions are cut off')
   return { entries, marks }
 }

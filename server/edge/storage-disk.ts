@@ -14,7 +14,6 @@ import { engineForNew, openEngine } from '../../core/engine/open.ts'
 import { orderedEngine } from '../../core/engine/ordered.ts'
 import { sealLogs } from '../../core/engine/write-ahead-log.ts'
 import { isKvError, KvError } from '../../core/kv/errors.ts'
-import { recordSize } from '../../core/record/record-bytes.ts'
 import type { HandedKey } from '../../core/wire/server-message.ts'
 import { dueAt } from '../storage/expiry.ts'
 import {
@@ -27,6 +26,7 @@ import {
   type StoreMarks,
   type Written,
 } from '../storage/marks.ts'
+import { EntryCache } from './entry-cache.ts'
 import * as layout from './storage-layout.ts'
 
 export interface StorageDiskOptions {
@@ -40,15 +40,8 @@ export interface StorageDiskOptions {
 }
 
 const cacheBytesDefault = 67_108_864
-/** What an entry takes in memory beside the bytes of its record: objects, texts and its place in a Map. */
-const entryBytes = 700
 /** Keys of an earlier generation that are removed with each batch. */
 const leftoversMax = 256
-
-interface Kept {
-  readonly written: Written
-  readonly bytes: number
-}
 
 /** What is left of generations that a clear ended. */
 interface Leftover {
@@ -85,14 +78,13 @@ export class StorageDisk {
   readonly #engine: Engine & { rows: NonNullable<Engine['rows']> }
   readonly #durability: Durability
   readonly #times: StorageTimes
-  readonly #cacheBytes: number
+  readonly #cache: EntryCache
   readonly #afterClose: ((isSound: boolean) => void) | undefined
   readonly #generations = new Map<number, number>()
   readonly #shards = new Map<number, ShardMarks>()
   #store: StoreMarks = noMarks
-  /** In the order of use, the oldest first. */
-  readonly #kept = new Map<string, Kept>()
-  #keptBytes = 0
+  /** Of a shard: nothing is due before this instant. Absent: it is not known. */
+  readonly #quietUntil = new Map<number, number>()
   #leftovers: Leftover[] = []
   #writing: Promise<void> | undefined
   #fault: KvError | undefined
@@ -107,7 +99,7 @@ export class StorageDisk {
     this.#engine = engine as Engine & { rows: NonNullable<Engine['rows']> }
     this.#durability = durability
     this.#times = times
-    this.#cacheBytes = cacheBytes
+    this.#cache = new EntryCache(cacheBytes)
     this.#afterClose = afterClose
     this.#load()
   }
@@ -126,24 +118,21 @@ export class StorageDisk {
     readonly misses: number
     readonly cacheBytes: number
   } {
-    return { ...this.#counts, cacheBytes: this.#keptBytes }
+    return { ...this.#counts, cacheBytes: this.#cache.bytes }
   }
 
   read(shard: number, key: string): Written {
-    const name = nameOf(shard, key)
-    const kept = this.#kept.get(name)
-    if (kept !== undefined) {
+    const slot = this.#cache.get(shard, key)
+    if (slot !== undefined) {
       this.#counts.hits++
-      this.#kept.delete(name)
-      this.#kept.set(name, kept)
-      return kept.written
+      return slot.written
     }
     this.#counts.misses++
     const bytes = layout.entryKey(shard, this.#generationOf(shard), key)
     const [found] = this.#engine.getMany([bytes])
     const written = found === undefined ? undefined : isKvError(found) ? damagedOr(found) : layout.decodeEntry(bytes, found as Uint8Array)
     // Damage is looked at again: the next read may find it whole.
-    if (written !== 'damaged') this.#keep(name, written)
+    if (written !== 'damaged') this.#cache.set(shard, key, written)
     return written
   }
 
@@ -154,13 +143,20 @@ export class StorageDisk {
     return this.#rows(from, to, keysMax).map(([key, value]) => ({ key: layout.keyOfEntry(key), entry: layout.decodeEntry(key, value) }))
   }
 
+  /** Each shard is asked many times a second, and hardly ever is anything due: that is known without the engine. */
   due(shard: number, until: EpochMs, after: Due | undefined, keysMax: number): readonly Due[] {
+    if (after === undefined && until < (this.#quietUntil.get(shard) ?? 0)) return []
     const generation = this.#generationOf(shard)
-    const [first] = layout.duesOf(shard, generation)
+    const [first, end] = layout.duesOf(shard, generation)
     const from = after === undefined ? first : layout.dueAfter(shard, generation, after)
     const to = layout.dueEnd(shard, generation, until)
     if (Buffer.compare(from, to) >= 0) return []
-    return this.#rows(from, to, keysMax).map(([key]) => layout.dueOf(key))
+    const found = this.#rows(from, to, keysMax)
+    if (found.length === 0 && after === undefined) {
+      const [next] = this.#rows(first, end, 1)
+      this.#quietUntil.set(shard, next === undefined ? Infinity : layout.dueOf(next[0]).at)
+    }
+    return found.map(([key]) => layout.dueOf(key))
   }
 
   /**
@@ -220,7 +216,8 @@ export class StorageDisk {
     for (const shard of cleared) {
       const generation = this.#generationOf(shard) + 1
       this.#generations.set(shard, generation)
-      this.#forgetShard(shard)
+      this.#cache.clear(shard)
+      this.#quietUntil.delete(shard)
       this.#leaveOlder(shard, generation)
       const value = Buffer.alloc(4)
       value.writeUInt32BE(generation)
@@ -246,12 +243,15 @@ export class StorageDisk {
     const after = this.#dueOf(entry)
     if (before !== undefined && before !== after)
       changes.push({ key: layout.dueKey(shard, generation, { at: before, key }), value: undefined })
-    if (after !== undefined && before !== after) changes.push({ key: layout.dueKey(shard, generation, { at: after, key }), value: nothing })
+    if (after !== undefined && before !== after) {
+      changes.push({ key: layout.dueKey(shard, generation, { at: after, key }), value: nothing })
+      const quietUntil = this.#quietUntil.get(shard)
+      if (quietUntil !== undefined && after < quietUntil) this.#quietUntil.set(shard, after)
+    }
     const bytes = layout.entryKey(shard, generation, key)
     changes.push({ key: bytes, value: entry === undefined ? undefined : layout.encodeEntry(bytes, entry) })
-    const name = nameOf(shard, key)
-    this.#forget(name)
-    if (entry !== 'damaged') this.#keep(name, ownCopy(entry))
+    if (entry === 'damaged') this.#cache.delete(shard, key)
+    else this.#cache.set(shard, key, ownCopy(entry))
   }
 
   #dueOf(written: Written): EpochMs | undefined {
@@ -277,36 +277,12 @@ export class StorageDisk {
     for (const [key] of rows) changes.push({ key, value: undefined })
     if (rows.length === 0) this.#leftovers.shift()
   }
-
-  #keep(name: string, written: Written): void {
-    const bytes = entryBytes + name.length + (typeof written === 'object' ? recordSize(written.record) : 0)
-    if (bytes > this.#cacheBytes) return
-    this.#kept.set(name, { written, bytes })
-    this.#keptBytes += bytes
-    for (const [oldest] of this.#kept) {
-      if (this.#keptBytes <= this.#cacheBytes) return
-      this.#forget(oldest)
-    }
-  }
-
-  #forget(name: string): void {
-    const kept = this.#kept.get(name)
-    if (kept === undefined) return
-    this.#kept.delete(name)
-    this.#keptBytes -= kept.bytes
-  }
-
-  #forgetShard(shard: number): void {
-    const start = nameOf(shard, '')
-    for (const name of this.#kept.keys()) if (name.startsWith(start)) this.#forget(name)
-  }
 }
 
 const nothing = new Uint8Array(0)
-const nameOf = (shard: number, key: string): string => `${shard}/${key}`
 
 /** What came in a message is a part of a larger piece of memory, which the cache must not hold. */
-function ownCopy(entry: Exclude<Written, 'damaged'>): Written {
+function ownCopy(entry: Exclude<Written, 'damaged'>): Exclude<Written, 'damaged'> {
   if (entry === undefined || entry.record.value === undefined) return entry
   return { ...entry, record: { ...entry.record, value: Uint8Array.from(entry.record.value) } }
 }

@@ -12,10 +12,9 @@ import { completionRules, type CompletionRules } from '../../core/record/operati
 import type { ReplicaAnswer, ReplicaRequest, ShardRow } from '../../core/wire/replica-message.ts'
 import type { Ping, Pong } from '../../core/wire/server-message.ts'
 import { Ballots } from '../register/ballot.ts'
-import { Proposer } from '../register/proposer.ts'
-import { Reader, type ReaderPorts } from '../register/reader.ts'
 import type { Answer, Instant, RegisterEvent, Work } from '../register/work.ts'
 import { clockBoundMs as clockBoundMsDefault, ProxyClock } from './clock.ts'
+import { KeyRounds, type Home } from './key-rounds.ts'
 import { ProxyNames } from './names.ts'
 import { RoundTrips } from './round-trips.ts'
 
@@ -51,18 +50,12 @@ export interface CoordinatorOptions {
 const waitingMaxDefault = 16_384
 const waitingBytesMaxDefault = 67_108_864
 
-interface KeyRounds {
-  readonly shard: number
-  readonly proposer: Proposer
-  readonly reader: Reader
-  /** Sequences of the proxy's own session that have no answer yet; they came in rising order. */
-  readonly unanswered: Set<number>
-}
-
-export class Coordinator {
+export class Coordinator implements Home {
+  readonly ballots: Ballots
+  readonly random: Random
+  readonly rules: CompletionRules
+  readonly ageMsMax: number
   readonly #ports: CoordinatorPorts
-  readonly #rules: CompletionRules
-  readonly #ageMsMax: number
   readonly #waitingMax: number
   readonly #waitingBytesMax: number
   readonly #zones: number
@@ -70,9 +63,8 @@ export class Coordinator {
   readonly #clock: ProxyClock
   readonly #roundTrips = new RoundTrips()
   readonly #rows = new Map<number, ShardRow>()
-  readonly #ballots: Ballots
   readonly #keys = new Map<string, KeyRounds>()
-  /** A row a wish; one that is no longer needed does no harm, for waking twice changes nothing. */
+  /** The first wish of each key; one that is no longer needed does no harm, for waking twice changes nothing. */
   readonly #wakes = new Heap<{ readonly mono: number; readonly key: string }>((a, b) => a.mono - b.mono)
   #lastId = 0
   #waiting = 0
@@ -82,14 +74,15 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     const { ports, zones, rows, clockBoundMs = clockBoundMsDefault, rules = completionRules } = options
     this.#ports = ports
-    this.#rules = rules
-    this.#ageMsMax = rules.lifeMs - 2 * clockBoundMs
+    this.random = ports.random
+    this.rules = rules
+    this.ageMsMax = rules.lifeMs - 2 * clockBoundMs
     this.#zones = zones
     this.#waitingMax = options.waitingMax ?? waitingMaxDefault
     this.#waitingBytesMax = options.waitingBytesMax ?? waitingBytesMaxDefault
     this.#names = new ProxyNames(ports.proposerId)
     this.#clock = new ProxyClock({ zones, boundMs: clockBoundMs })
-    this.#ballots = new Ballots(ports.proposerId)
+    this.ballots = new Ballots(ports.proposerId)
     for (const row of rows) if (row.servers.length === zones) this.#rows.set(row.shard, row)
   }
 
@@ -105,7 +98,11 @@ export class Coordinator {
 
   /** Reads a key; the answer is `read`, `no-effect` or `unknown`. */
   read(key: string, work: Work, now: Instant): void {
-    this.#admit(key, work, now)?.reader.add(work, now)
+    const rounds = this.#admit(key, work, now)
+    if (rounds !== undefined) {
+      rounds.read(work, now)
+      this.#settle(rounds)
+    }
     this.#tell()
   }
 
@@ -114,7 +111,8 @@ export class Coordinator {
     const rounds = this.#admit(key, work, now)
     if (rounds !== undefined) {
       if (work.operation?.request.remember === false) this.#names.name(work, rounds.unanswered)
-      rounds.proposer.add(work, now)
+      rounds.write(work, now)
+      this.#settle(rounds)
     }
     this.#tell()
   }
@@ -128,9 +126,8 @@ export class Coordinator {
     if (answer.type === 'pong') return
     const rounds = this.#keys.get(answer.key)
     if (rounds === undefined) return
-    rounds.proposer.receive(answer, now)
-    rounds.reader.receive(answer, now)
-    this.#forgetIdle(answer.key, rounds)
+    rounds.receive(answer, now)
+    this.#settle(rounds)
     this.#tell()
   }
 
@@ -139,7 +136,7 @@ export class Coordinator {
     if (row.servers.length !== this.#zones) return false
     if (row.epoch <= (this.#rows.get(row.shard)?.epoch ?? 0)) return false
     this.#rows.set(row.shard, row)
-    for (const [key, rounds] of this.#keys) if (rounds.shard === row.shard) this.#wakes.push({ mono: now.mono, key })
+    for (const [key, { shard }] of this.#keys) if (shard === row.shard) this.#wakes.push({ mono: now.mono, key })
     this.#ports.wakeAt(now.mono)
     return true
   }
@@ -147,8 +144,8 @@ export class Coordinator {
   /** Every second, and at the start: asks all servers for their clocks, and tells them the time by the median of what was heard. */
   ping(now: Instant): void {
     const servers = new Set([...this.#rows.values()].flatMap((row) => row.servers))
-    const id = this.#nextId(now)
-    for (const server of servers) this.#send(server, { type: 'ping', id, clock: this.#clock.storeTime(now) })
+    const id = this.nextId(now)
+    for (const server of servers) this.send(server, { type: 'ping', id, clock: this.#clock.storeTime(now) })
   }
 
   wake(now: Instant): void {
@@ -159,26 +156,47 @@ export class Coordinator {
     for (const key of due) {
       const rounds = this.#keys.get(key)
       if (rounds === undefined) continue
-      rounds.proposer.wake(now)
-      rounds.reader.wake(now)
-      this.#forgetIdle(key, rounds)
+      rounds.wake(now)
+      this.#settle(rounds)
     }
     if (wakes.first !== undefined) this.#ports.wakeAt(wakes.first.mono)
     this.#tell()
   }
 
-  #send(to: string, message: ReplicaRequest | Ping): void {
+  rowOf(shard: number): ShardRow {
+    return this.#rows.get(shard) as ShardRow
+  }
+  nearest(row: ShardRow): number {
+    return this.#roundTrips.nearest(row.servers)
+  }
+  get hedgeMs(): number {
+    return this.#roundTrips.hedgeMs
+  }
+  clockIsTrusted(now: Instant): boolean {
+    return this.#clock.isTrusted(now)
+  }
+  count(event: RegisterEvent): void {
+    this.#ports.count(event)
+  }
+  nextId(now: Instant): number {
+    this.#roundTrips.sent(++this.#lastId, now.mono)
+    return this.#lastId
+  }
+  send(to: string, message: ReplicaRequest | Ping): void {
     this.#roundTrips.asked(to, message.id)
     this.#ports.send(to, message)
   }
-
-  #tell(): void {
-    for (const [work, answer] of this.#answers.splice(0)) this.#ports.answer(work, answer)
+  answered(rounds: KeyRounds, work: Work, answer: Answer): void {
+    this.#waiting--
+    this.#waitingBytes -= bytesOf(work)
+    assert(this.#waiting >= 0, 'a work is answered once')
+    const request = work.operation?.request
+    if (request?.session === this.#names.session) rounds.unanswered.delete(request.sequence)
+    this.#answers.push([work, answer])
   }
 
-  #nextId(now: Instant): number {
-    this.#roundTrips.sent(++this.#lastId, now.mono)
-    return this.#lastId
+  #tell(): void {
+    if (this.#answers.length > 0) for (const [work, answer] of this.#answers.splice(0)) this.#ports.answer(work, answer)
   }
 
   #admit(key: string, work: Work, now: Instant): KeyRounds | undefined {
@@ -198,42 +216,19 @@ export class Coordinator {
   }
 
   #open(key: string, shard: number): KeyRounds {
-    const ports = this.#ports
-    const unanswered = new Set<number>()
-    const own: ReaderPorts = {
-      ballots: this.#ballots,
-      random: ports.random,
-      rules: this.#rules,
-      ageMsMax: this.#ageMsMax,
-      row: () => this.#rows.get(shard) as ShardRow,
-      learnRow: (row, now) => this.learnRow(row, now),
-      nearest: (row) => this.#roundTrips.nearest(row.servers),
-      nextId: (now) => this.#nextId(now),
-      send: (zone, row, message) => this.#send(row.servers[zone] as string, message),
-      wakeAt: (mono) => {
-        this.#wakes.push({ mono, key })
-        ports.wakeAt(mono)
-      },
-      answer: (work, answer) => {
-        this.#waiting--
-        this.#waitingBytes -= bytesOf(work)
-        assert(this.#waiting >= 0, 'a work is answered once')
-        const request = work.operation?.request
-        if (request?.session === this.#names.session) unanswered.delete(request.sequence)
-        this.#answers.push([work, answer])
-      },
-      count: (event) => ports.count(event),
-      clockIsTrusted: (now) => this.#clock.isTrusted(now),
-      hedgeMs: () => this.#roundTrips.hedgeMs,
-    }
-    const proposer = new Proposer(key, own)
-    const rounds: KeyRounds = { shard, proposer, reader: new Reader(key, own, (work, now) => proposer.add(work, now)), unanswered }
+    const rounds = new KeyRounds(key, shard, this)
     this.#keys.set(key, rounds)
     return rounds
   }
 
-  #forgetIdle(key: string, { proposer, reader }: KeyRounds): void {
-    if (proposer.isIdle && reader.isIdle) this.#keys.delete(key)
+  /** After each step of a key: it is forgotten when nothing is under way, else its next wish is heard. */
+  #settle(rounds: KeyRounds): void {
+    const { key } = rounds
+    if (rounds.isIdle) return void this.#keys.delete(key)
+    const mono = rounds.arm()
+    if (mono === undefined) return
+    this.#wakes.push({ mono, key })
+    this.#ports.wakeAt(mono)
   }
 }
 

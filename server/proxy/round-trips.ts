@@ -54,7 +54,7 @@ export class RoundTrips {
     this.#means.set(server, mean === undefined ? ms : mean + (ms - mean) * share)
     if (!isRead) return
     this.#ring[this.#measured++ % ringLength] = ms
-    if (this.#measured % (ringLength / 8) === 0) this.#hedgeMs = this.#percentile()
+    if (this.#measured % (ringLength / 2) === 0 || this.#measured === ringLength / 8) this.#hedgeMs = this.#percentile()
   }
 
   /** How long to wait for a quorum before the other zones are asked, in milliseconds: the 95th percentile of late. */
@@ -66,7 +66,8 @@ export class RoundTrips {
   nearest(servers: readonly string[]): number {
     let best = 0
     let least = Infinity
-    for (const [index, server] of servers.entries()) {
+    for (let index = 0; index < servers.length; index++) {
+      const server = servers[index] as string
       const silentMs = this.#latestMono - (this.#silentSince.get(server) ?? this.#latestMono)
       const ms = Math.max(this.#means.get(server) ?? 0, silentMs)
       if (ms < least) {

@@ -232,11 +232,11 @@ export class Proposer {
   }
 
   #countHit(record: KeyRecord | undefined, before: KeyRecord | undefined, now: Instant): void {
-    const { count } = this.#ports
-    count('completion-hit')
-    if (record !== before) count('completion-hit-in-batch')
-    else if (record?.value === undefined) count('completion-hit-on-tombstone')
-    else if (isDead(record, now.wall)) count('completion-hit-on-expired')
+    const ports = this.#ports
+    ports.count('completion-hit')
+    if (record !== before) ports.count('completion-hit-in-batch')
+    else if (record?.value === undefined) ports.count('completion-hit-on-tombstone')
+    else if (isDead(record, now.wall)) ports.count('completion-hit-on-expired')
   }
 
   #fetch(phase: Preparing | Fetching, ballot: Ballot, now: Instant): void {

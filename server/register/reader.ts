@@ -31,15 +31,19 @@ interface Round {
   /** Who has not answered by then is not waited for: the others are asked, or what they showed is written back. */
   patienceMono: number
   readonly answers: Map<number, Held>
-  readonly refused: Set<number>
+  refused: ReadonlySet<number>
   /** Zones that refused because they have too much to do. */
-  readonly overloaded: Set<number>
+  overloaded: ReadonlySet<number>
   isWide: boolean
   step: 'reading' | 'fetching' | 'writing-back'
   /** What is written back, and who holds it. */
   ballot: Ballot
-  readonly holders: Set<number>
+  holders: ReadonlySet<number>
 }
+
+/** Of most rounds: no zone refused, and nothing is written back. */
+const noZones: ReadonlySet<number> = new Set()
+const withZone = (zones: ReadonlySet<number>, zone: number): ReadonlySet<number> => new Set([...zones, zone])
 
 export class Reader {
   readonly key: string
@@ -95,7 +99,7 @@ export class Reader {
       round.answers.set(zone, { entry, isWhole })
       this.#settle(round, now)
     } else if (answer.type === 'accepted' && round.step === 'writing-back') {
-      round.holders.add(answer.zone)
+      round.holders = withZone(round.holders, answer.zone)
       if (round.holders.size >= this.#quorum) this.#answerFrom(round, round.ballot, now)
     }
   }
@@ -118,12 +122,12 @@ export class Reader {
       endsMono: now.mono + Math.min(phaseMsMax * 2 ** this.#failures, slowPhaseMsMax),
       patienceMono: now.mono + this.#ports.hedgeMs(),
       answers: new Map(),
-      refused: new Set(),
-      overloaded: new Set(),
+      refused: noZones,
+      overloaded: noZones,
       isWide: false,
       step: 'reading',
       ballot: noBallot,
-      holders: new Set(),
+      holders: noZones,
     }
     this.#round = round
     this.#ports.wakeAt(round.endsMono)
@@ -153,11 +157,13 @@ export class Reader {
   #settle(round: Round, now: Instant): void {
     const { answers } = round
     const quorum = this.#quorum
-    for (const { entry } of answers.values()) {
+    // Fewer than a quorum cannot hold anything together.
+    for (const { entry } of answers.size < quorum ? [] : answers.values()) {
       const ballot = entry?.ballot ?? noBallot
-      if (holdersOf(answers, ballot).length >= quorum) return this.#answerFrom(round, ballot, now)
+      if (holderCount(answers, ballot) >= quorum) return this.#answerFrom(round, ballot, now)
     }
-    const heard = new Set([...answers.keys(), ...round.refused]).size
+    let heard = answers.size
+    for (const zone of round.refused) if (!answers.has(zone)) heard++
     const missing = round.row.servers.length - heard
     if (answers.size < quorum) {
       if (now.mono >= round.patienceMono || heard >= quorum) this.#widen(round, now)
@@ -180,8 +186,8 @@ export class Reader {
     this.#ports.count('write-back')
     round.step = 'writing-back'
     round.ballot = ballot
-    round.refused.clear()
-    for (const [zone] of holders) round.holders.add(zone)
+    round.refused = noZones
+    round.holders = new Set(holders.map(([zone]) => zone))
     const { id } = round
     for (const zone of row.servers.keys())
       if (!round.holders.has(zone))
@@ -221,8 +227,8 @@ export class Reader {
       this.#ports.count('write-back-refused')
       return this.#propose(round, now)
     }
-    round.refused.add(answer.zone)
-    if (answer.reason === 'busy') round.overloaded.add(answer.zone)
+    round.refused = withZone(round.refused, answer.zone)
+    if (answer.reason === 'busy') round.overloaded = withZone(round.overloaded, answer.zone)
     if (round.step === 'reading') return this.#settle(round, now)
     if (round.step === 'fetching' || round.row.servers.length - round.refused.size < this.#quorum) this.#again(now)
   }
@@ -260,10 +266,16 @@ export class Reader {
       this.#ports.answer(work, { type: 'no-effect', why: 'no-quorum', now: now.wall })
       return false
     }
-    this.#queue = this.#queue.filter(end)
+    if (this.#queue.length > 0) this.#queue = this.#queue.filter(end)
     const round = this.#round
     if (round) round.members = round.members.filter(end)
   }
+}
+
+function holderCount(answers: ReadonlyMap<number, Held>, ballot: Ballot): number {
+  let count = 0
+  for (const { entry } of answers.values()) if (sameBallot(entry?.ballot ?? noBallot, ballot)) count++
+  return count
 }
 
 const holdersOf = (answers: ReadonlyMap<number, Held>, ballot: Ballot): (readonly [number, Held])[] =>

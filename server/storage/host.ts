@@ -49,6 +49,9 @@ export interface HostOptions {
 
 const waitingMaxDefault = 65_536
 
+/** Why a message does not even come to the register. */
+type Refusal = { readonly reason: 'closed' | 'busy' } | { readonly reason: 'epoch'; readonly row: ShardRow }
+
 export class Host {
   readonly #server: string
   readonly #zone: number
@@ -122,22 +125,25 @@ export class Host {
 
   /** A proxy's message. What it makes durable is written at the end of the turn. */
   step(from: string, message: ReplicaRequest, now: Instant): void {
-    const { id, shard, key } = message
+    const { shard } = message
     const replica = this.#replicas.of(shard)
-    const head = { id, shard, key, zone: this.#zone, clock: now.wall, epoch: replica?.marks.epoch ?? 0 }
-    if (replica === undefined) return this.#answer(from, { ...head, type: 'rejected', reason: 'closed' })
+    if (replica === undefined) return this.#refuse(from, message, now, 0, { reason: 'closed' })
     const { acceptor, marks } = replica
     const { row, state, epoch } = marks
     const mayTell = acceptor !== undefined || state === 'handed'
     if (mayTell && row !== undefined && message.epoch < row.epoch) {
       this.#ports.count(state === 'handed' ? 'stale-owner-contacted' : 'stale-epoch-refused')
-      return this.#answer(from, { ...head, type: 'rejected', reason: 'epoch', row })
+      return this.#refuse(from, message, now, epoch, { reason: 'epoch', row })
     }
     if (state === 'frozen' && message.type === 'accept') this.#ports.count('accept-in-freeze')
-    if (acceptor === undefined || message.epoch < epoch) return this.#answer(from, { ...head, type: 'rejected', reason: 'closed' })
-    if (this.#journal.waiting >= this.#waitingMax) return this.#answer(from, { ...head, type: 'rejected', reason: 'busy' })
+    if (acceptor === undefined || message.epoch < epoch) return this.#refuse(from, message, now, epoch, { reason: 'closed' })
+    if (this.#journal.waiting >= this.#waitingMax) return this.#refuse(from, message, now, epoch, { reason: 'busy' })
     if (message.epoch > epoch) this.#replicas.mark(shard, { epoch: message.epoch })
     this.#answer(from, acceptor.step(message, Math.max(message.epoch, epoch), now.wall))
+  }
+
+  #refuse(from: string, { id, shard, key }: ReplicaRequest, now: Instant, epoch: number, why: Refusal): void {
+    this.#answer(from, { id, shard, key, zone: this.#zone, clock: now.wall, epoch, type: 'rejected', ...why })
   }
 
   /** A message of another storage server, or a proxy's ping. */
@@ -185,8 +191,8 @@ export class Host {
     this.#boot.tick(now)
     if (!this.#boot.isOpen) return
     this.#roles.tick(now, this.#clock.trusted(now))
-    for (const shard of this.#replicas.shards)
-      if (this.#replicas.of(shard)?.acceptor !== undefined) for (const key of this.#scrub.tick(shard, now)) this.#repair(shard, key, now)
+    const looked = this.#scrub.tick(now)
+    if (looked !== undefined) for (const key of looked.keys) this.#repair(looked.shard, key, now)
     if (now.mono >= this.#pollMono) {
       this.#pollMono = now.mono + this.#times.pollMs
       this.#ports.askMap({ type: 'map-read', id: this.#nextId() })

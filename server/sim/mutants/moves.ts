@@ -371,8 +371,9 @@ export const movesMutants: readonly Mutant[] = [
 `,
     replace: `    const { acceptor, marks } = replica
     if (message.type === 'accept' && (marks.state === 'receiving' || marks.state === 'received')) {
-      this.#replicas.put(shard, key, { ballot: message.ballot, record: message.record })
-      return this.#answer(from, { ...head, type: 'accepted' })
+      const { id, key, ballot, record } = message
+      this.#replicas.put(shard, key, { ballot, record })
+      return this.#answer(from, { id, shard, key, zone: this.#zone, clock: now.wall, epoch: marks.epoch, type: 'accepted' })
     }
 `,
     isRare: true,

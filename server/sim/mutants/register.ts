@@ -34,7 +34,7 @@ export const registerMutants: readonly Mutant[] = [
     what: 'an ACCEPT below the promise is taken',
     file: 'server/register/acceptor.ts',
     page: ['Base: R5 left out'],
-    find: "if (isBelow(ballot, bound)) return { type: 'rejected', reason: 'ballot', bound }",
+    find: "if (isBelow(ballot, bound)) return { ...this.#head(message, epoch, now), type: 'rejected', reason: 'ballot', bound }",
     replace: '',
   },
   {

@@ -78,9 +78,9 @@ export const roundMutants: readonly Mutant[] = [
     what: 'a damaged record votes "no key"',
     file: 'server/register/acceptor.ts',
     page: ['Promises: damaged record votes "no key"'],
-    find: "return { ...head, type: 'rejected', reason: 'damaged', bound: stored.ceiling }",
+    find: "return { ...this.#head(message, epoch, now), type: 'rejected', reason: 'damaged', bound: stored.ceiling }",
     replace:
-      "return { ...head, ...(message.type === 'prepare' ? { type: 'promised' as const } : { type: 'shown' as const }), entry: undefined, isWhole: true }",
+      "return { ...this.#head(message, epoch, now), ...(message.type === 'prepare' ? { type: 'promised' as const } : { type: 'shown' as const }), entry: undefined, isWhole: true }",
   },
   {
     name: 'damage-takes-any-accept',
