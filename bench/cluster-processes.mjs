@@ -17,6 +17,8 @@ const cluster = 'bench'
 const startMsMax = 30_000
 const endMsMax = 15_000
 const lookMs = 20
+/** Of what a process logs, kept for when it ends too early. */
+const logCharsMax = 4_000
 const open = new Set()
 
 /** CPU microseconds of a process and its threads, of Linux's /proc (ticks of 10 ms); elsewhere 0. */
@@ -36,17 +38,19 @@ function start(role, name, settings, { profile, env = {} } = {}) {
   const node = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${role}-${name}.cpuprofile`]
   const flags = Object.entries(settings).flatMap(([flag, value]) => (value === true ? [`--${flag}`] : [`--${flag}`, String(value)]))
   const child = spawn(process.execPath, [...node, cli, 'serve', role, '-o', 'json', '--cluster', cluster, '--name', name, ...flags], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   })
   const gone = new Promise((resolve) => child.once('exit', resolve))
+  let log = ''
+  child.stderr.on('data', (chunk) => (log = `${log}${chunk}`.slice(-logCharsMax)))
   const said = new Promise((resolve, reject) => {
     let text = ''
     child.stdout.on('data', (chunk) => {
       text += chunk
       if (text.includes('\n')) resolve(JSON.parse(text))
     })
-    child.once('exit', (code, signal) => reject(new Error(`${role} ${name} ended with ${signal ?? code}`)))
+    child.once('exit', (code, signal) => reject(new Error(`${role} ${name} ended with ${signal ?? code}\n${log}`)))
   })
   const end = async () => {
     child.kill('SIGTERM')

@@ -29,6 +29,7 @@ export function options() {
       rounds: { type: 'string' },
       ms: { type: 'string' },
       only: { type: 'string' },
+      minutes: { type: 'string' },
     },
   })
   const seed = Number(process.env.HAPAX_SEED ?? randomInt(2 ** 31))
@@ -38,6 +39,7 @@ export function options() {
     rounds: Number(values.rounds ?? (values.tiny ? 1 : 7)),
     ms: Number(values.ms ?? (values.tiny ? 15 : 400)),
     only: values.only,
+    minutes: values.minutes === undefined ? undefined : Number(values.minutes),
     seed,
     random: generator(seed),
   }
