@@ -4,7 +4,7 @@
  * Invariant: a process ends when it is told to. One that ends by itself is told of, and started again.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
-import { copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -50,6 +50,8 @@ const readyMsMax = 30_000
 const endMsMax = 20_000
 const lookMs = 50
 const againMs = 300
+/** So long after files changed every process has taken them, in milliseconds: one looks every 5 s, and may have been stopped for 4. */
+const takenMs = 10_000
 /** What is kept of what a process said last. */
 const saidCharsMax = 8_000
 
@@ -166,6 +168,8 @@ export interface ChaosCluster extends AsyncDisposable {
   readonly clientTls: TlsFiles
   /** New certificates for all processes and clients, in the place of those that are in use. */
   rotateCertificates(): Promise<void>
+  /** A new authority: first it is trusted beside the old one, then all certificates are its own, then the old one is not trusted any more. */
+  rotateAuthority(): Promise<void>
   close(): Promise<void>
 }
 
@@ -244,6 +248,7 @@ export async function startCluster(
       urlOf: (client) => urls[client] as string,
       clientTls: { ca: at('certs', 'ca.crt'), cert: at('certs', 'client-teller.crt'), key: at('certs', 'client-teller.key') },
       rotateCertificates: () => rotate(at('certs'), mkdtempSync(at('rotated-'))),
+      rotateAuthority: () => rotateAuthority(at('certs'), mkdtempSync(at('rotated-'))),
       close,
       [Symbol.asyncDispose]: close,
     }
@@ -255,16 +260,33 @@ export async function startCluster(
 
 export const clientName = (client: number): string => `client-${client}`
 
+/** One after another: whoever makes them all at once can do nothing else for a while, and here that is the network. */
 async function issueAll(folder: string): Promise<readonly string[]> {
   const now = epochMs(Date.now())
-  const made = members.map(({ role, name }) => issueInFolder(folder, { role, name, hosts: [host] }, now))
-  return (await Promise.all([...made, issueInFolder(folder, { role: 'client', name: 'teller', hosts: [] }, now)])).flat()
+  const paths: string[] = []
+  for (const { role, name } of members) {
+    paths.push(...(await issueInFolder(folder, { role, name, hosts: [host] }, now)))
+    await pause(lookMs)
+  }
+  return [...paths, ...(await issueInFolder(folder, { role: 'client', name: 'teller', hosts: [] }, now))]
 }
 
 /** As an operator would: made elsewhere, then put in place by renames. Between the two of a pair nothing fits, and a process keeps what it has. */
 async function rotate(folder: string, elsewhere: string): Promise<void> {
   for (const file of ['ca.crt', 'ca.key']) copyFileSync(join(folder, file), join(elsewhere, file))
   for (const path of await issueAll(elsewhere)) renameSync(path, join(folder, path.slice(elsewhere.length + 1)))
+  rmSync(elsewhere, { recursive: true })
+}
+
+async function rotateAuthority(folder: string, elsewhere: string): Promise<void> {
+  await initAuthority(elsewhere, cluster, epochMs(Date.now()))
+  const both = [folder, elsewhere].map((from) => readFileSync(join(from, 'ca.crt'), 'utf8')).join('\n')
+  writeFileSync(join(elsewhere, 'both.crt'), both)
+  renameSync(join(elsewhere, 'both.crt'), join(folder, 'ca.crt'))
+  await pause(takenMs)
+  for (const path of await issueAll(elsewhere)) renameSync(path, join(folder, path.slice(elsewhere.length + 1)))
+  await pause(takenMs)
+  for (const file of ['ca.key', 'ca.crt']) renameSync(join(elsewhere, file), join(folder, file))
   rmSync(elsewhere, { recursive: true })
 }
 

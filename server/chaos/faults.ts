@@ -7,7 +7,7 @@ import type { Random } from '../../core/base/random.ts'
 import { ways, type Way } from './links.ts'
 import type { Member } from './cluster.ts'
 
-/** How often each kind is in the deck. `rolling-restart` stands beside it: it takes its time for itself. */
+/** How often each kind is in the deck. What takes long stands beside it: `rolling-restart` and `authority-rotated` come at times of their own. */
 const deck = {
   'storage-killed': 3,
   'storage-stopped': 3,
@@ -26,7 +26,7 @@ const deck = {
 } as const
 export type DrawnKind = keyof typeof deck
 export const drawnKinds = Object.keys(deck) as DrawnKind[]
-export type FaultKind = DrawnKind | 'rolling-restart'
+export type FaultKind = DrawnKind | 'rolling-restart' | 'authority-rotated'
 
 /** Links by their ends; '*': each. `client` is each of the clients. */
 export interface Ends {

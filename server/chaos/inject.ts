@@ -52,8 +52,22 @@ export class Injector {
     return healed
   }
 
+  /** But for an authority that is being exchanged: that takes long, beside everything else. */
   async allHealed(): Promise<void> {
     while (this.#under.size > 0) await Promise.all(this.#under.values())
+  }
+
+  /** Beside whatever else comes. @returns when it is done */
+  async rotateAuthority(): Promise<void> {
+    if (this.#claims.has('certificates')) return
+    this.#count('authority-rotated')
+    this.#log('authority-rotated')
+    this.#claims.add('certificates')
+    await this.#cluster
+      .rotateAuthority()
+      .catch((error: unknown) => this.#onFault(`the authority could not be exchanged: ${String(error)}`))
+      .finally(() => this.#claims.delete('certificates'))
+    this.#log('authority-rotated: done')
   }
 
   /** Each process after the other ends gracefully and comes back. Nothing else may be hurt. */

@@ -49,8 +49,10 @@ const countThinkMs = 150
 const aloneEvery = 12
 /** After it, so that what it slowed ends before the next fault slows it more. */
 const calmMs = 500
-const betweenMsMin = 600
-const betweenMsMax = 1_400
+/** Rolling restarts, and new authorities. */
+const longEveryMs = 120_000
+const betweenMsMin = 500
+const betweenMsMax = 1_100
 /** After all is healed, for links to be dialled again. */
 const settleMs = 1_500
 
@@ -63,7 +65,7 @@ export async function play(options: PlayOptions): Promise<{ readonly report: Rep
   }
   await using cluster = await startCluster(bundles, clients, random, (text) => onFault(`a process ended by itself: ${text}`))
   log('the cluster is founded and ready')
-  const watch = new Watch()
+  const watch = new Watch((text) => log(`failed: ${text}`))
   const startsAt = Date.now() - performance.now()
   const stores: KV[] = []
   for (let client = 0; client < clients; client++) {
@@ -130,14 +132,20 @@ async function hurt(injector: Injector, watch: Watch, { minutes, isAlone, random
   const startedAt = performance.now()
   const endsAt = startedAt + minutes * 60_000
   let rollAt = startedAt + minutes * 30_000
+  let rotateAt = startedAt + minutes * 10_000
+  let rotated: Promise<void> = Promise.resolve()
   for (let count = 1; performance.now() < endsAt; count++) {
     if (!isAlone && performance.now() > rollAt) {
       await injector.allHealed()
       await injector.rollingRestart()
-      rollAt += 120_000
+      rollAt += longEveryMs
       continue
     }
-    if (isAlone || count % aloneEvery === 0) {
+    if (!isAlone && performance.now() > rotateAt) {
+      rotated = injector.rotateAuthority()
+      rotateAt += longEveryMs
+    }
+    if (isAlone || (count % aloneEvery === 0 && !injector.hurt.claims.has('certificates'))) {
       await injector.allHealed()
       await pause(settleMs)
       const kind = random.chance(0.5) ? 'storage-killed' : 'storage-stopped'
@@ -154,4 +162,5 @@ async function hurt(injector: Injector, watch: Watch, { minutes, isAlone, random
     if (fault !== undefined) void injector.inject(fault)
     await pause(betweenMsMin + random.int(betweenMsMax - betweenMsMin))
   }
+  await rotated
 }

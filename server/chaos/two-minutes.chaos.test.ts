@@ -16,7 +16,7 @@ test('no fault of real processes makes an answer wrong, or loses what was acknow
   const report = JSON.parse(run.stdout) as Report
   expect(report).toMatchObject({ violations: 0, undecided: 0, lost: 0, failedUnderKill: 0 })
   expect(run.status).toBe(0)
-  expect(Object.keys(report.faults).sort()).toEqual([...drawnKinds, 'rolling-restart'].sort())
+  expect(Object.keys(report.faults).sort()).toEqual([...drawnKinds, 'rolling-restart', 'authority-rotated'].sort())
   expect(Object.values(report.faults).reduce((sum, count) => sum + count, 0)).toBeGreaterThanOrEqual(60)
   expect(report.operations).toBeGreaterThan(1_000)
 })

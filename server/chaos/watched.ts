@@ -45,9 +45,14 @@ export class Watch {
   readonly inWindows = new Counts()
   /** How late this process itself was at most in the windows: a call is no faster than whoever makes it. */
   lagMsMax = 0
+  readonly #onFailed: (text: string) => void
   #timer: NodeJS.Timeout | undefined
   #openedAt: number | undefined
   #closedAt = -Infinity
+
+  constructor(onFailed: (text: string) => void = () => undefined) {
+    this.#onFailed = onFailed
+  }
 
   /** From now on, until `close`, calls are counted in the window. */
   open(): void {
@@ -70,6 +75,7 @@ export class Watch {
     const now = performance.now()
     const ms = now - startedAt
     this.all.add(verb, ms, code)
+    if (code !== undefined) this.#onFailed(`a ${verb} with ${code} after ${Math.round(ms)} ms`)
     const openedAt = this.#openedAt
     const into = openedAt === undefined ? 'the window had closed' : `it began ${Math.round(startedAt - openedAt)} ms after the fault`
     if (openedAt !== undefined || startedAt < this.#closedAt) this.inWindows.add(`${verb}: ${into}`, ms, code)
