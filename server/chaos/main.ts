@@ -43,6 +43,10 @@ async function run(): Promise<number> {
     process.stderr.write(`${help}\n`)
     return 2
   }
+  if (process.platform !== 'linux') {
+    process.stderr.write('chaos tells processes from each other by addresses of the loopback that only Linux has\n')
+    return 2
+  }
   const startedAt = performance.now()
   const log = (text: string): void => {
     if (!values.quiet) process.stderr.write(`${((performance.now() - startedAt) / 1_000).toFixed(1).padStart(6)} s  ${text}\n`)

@@ -1,5 +1,6 @@
 /** Two minutes of faults in a cluster of real processes, under a seed of its own: each run tries the same, and none is the same (W17, W45). */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { drawnKinds } from './faults.ts'
@@ -7,16 +8,22 @@ import type { Report } from './play.ts'
 
 const seed = 17
 const minutes = 2
+const timeout = 330_000
+/** Elsewhere the loopback has one address, see source-address.ts. */
+const isLinux = process.platform === 'linux'
 
-test('no fault of real processes makes an answer wrong, or loses what was acknowledged', { timeout: 300_000 }, () => {
+test.skipIf(!isLinux)('no fault of real processes makes an answer wrong, or loses what was acknowledged', { timeout }, async () => {
   const root = fileURLToPath(new URL('../..', import.meta.url))
   const args = ['tools/chaos.mjs', '--minutes', String(minutes), '--seed', String(seed)]
-  const run = spawnSync(process.execPath, args, { cwd: root, encoding: 'utf8' })
-  console.log(`${run.stderr}\n${run.stdout}`)
-  const report = JSON.parse(run.stdout) as Report
+  const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
+  let said = ''
+  child.stdout.on('data', (bytes: Buffer) => (said += bytes.toString()))
+  const [status] = (await once(child, 'close')) as [number | null]
+  console.log(said)
+  const report = JSON.parse(said) as Report
   expect(report).toMatchObject({ violations: 0, undecided: 0, lost: 0, failedUnderKill: 0 })
-  expect(run.status).toBe(0)
+  expect(status).toBe(0)
   expect(Object.keys(report.faults).sort()).toEqual([...drawnKinds, 'rolling-restart', 'authority-rotated'].sort())
-  expect(Object.values(report.faults).reduce((sum, count) => sum + count, 0)).toBeGreaterThanOrEqual(60)
+  expect(Object.values(report.faults).reduce((sum, count) => sum + count, 0)).toBeGreaterThanOrEqual(minutes * 30)
   expect(report.operations).toBeGreaterThan(1_000)
 })
