@@ -4,7 +4,7 @@
  * Why all run at once: the cores of a small machine are never quiet, and only slices of the same minutes can be compared.
  */
 import { mkdtempSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { demand, interleaved, options, report, table, versions } from './harness.mjs'
 import { asking, fill, ioredisClient, junoFrames, keysOf, nodeRedisClient, ownClient, withCpu } from './cluster-load.mjs'
@@ -307,6 +307,7 @@ async function oneKey({ os }) {
 }
 
 const version = redisVersion()
+const [loadBefore] = loadavg()
 try {
   const os = await cluster({ durability: 'os' })
   const fsync = await cluster({ durability: 'fsync' })
@@ -325,6 +326,7 @@ try {
     sections,
     demands,
     notes: [
+      `before the run the load of this machine was ${loadBefore.toFixed(1)}: beyond 0.5 others took a part of the cores, and rates say less than CPU an operation.`,
       'all rows: clients, proxies, storage servers and Redis on the same cores. hapax: one proxy, three storage servers, RocksDB, three replicas of each value.',
       'server us/op: the CPU of all its servers, of /proc/PID/stat. CPU us/op: of this process, client and harness.',
       `JunoDB's figures are not of this run: ${juno.reads.toLocaleString('en')} reads/s and ${juno.writes.toLocaleString('en')} writes/s, ${juno.readUs} and ${juno.writeUs} us of its servers' CPU, measured on such a machine.`,

@@ -37,6 +37,8 @@ export interface CallsOptions {
   readonly send: (sending: Sending, wait: { readonly timeoutMs: number; readonly signal: AbortSignal | undefined }) => Promise<Told>
   /** For a call that brings no deadline, in milliseconds. Default 5,000. */
   readonly deadlineMs?: number | undefined
+  /** Told when the first call begins, and when the last one has ended. */
+  readonly hold?: { begin(): void; finish(): void } | undefined
   /** Calls at once; beyond: BUSY. Default 65,536. */
   readonly callsMax?: number | undefined
 }
@@ -120,7 +122,7 @@ export class Calls {
     })
   }
 
-  async read(key: string, wait: Wait): Promise<{ readonly entry: Entry | undefined; readonly now: EpochMs }> {
+  read(key: string, wait: Wait): Promise<{ readonly entry: Entry | undefined; readonly now: EpochMs }> {
     return this.#run(() => this.#repeat({ key, operation: undefined, own: {} }, () => undefined, wait))
   }
 
@@ -133,14 +135,19 @@ export class Calls {
   async #run<T>(act: () => Promise<T>): Promise<T> {
     if (this.#isClosing) throw new KvError('CLOSED')
     if (this.#running >= this.#callsMax) throw new KvError('BUSY', { message: 'the client has as many calls under way as it may' })
-    this.#running++
+    if (this.#running++ === 0) this.#options.hold?.begin()
     this.#earn(repeatShare)
     try {
       return await act()
     } finally {
       this.#running--
-      if (this.#running === 0) this.#onIdle()
+      if (this.#running === 0) this.#idle()
     }
+  }
+
+  #idle(): void {
+    this.#options.hold?.finish()
+    this.#onIdle()
   }
 
   #name(request: Request, sequence: number | undefined, attempt: number): RequestId {

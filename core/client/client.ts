@@ -82,6 +82,7 @@ class Client {
       random: () => chance.next(),
       send: (sending, wait) => this.#send(sending, wait),
       deadlineMs,
+      hold: this.#hold,
     })
   }
 
@@ -113,10 +114,14 @@ class Client {
     })
     return {
       capabilities,
-      apply: (key: string, operation: KvOperation, wait: Parameters<Calls['write']>[2]) =>
-        this.#hold.during(() => this.#calls.write(key, operation, wait)),
+      apply: (key: string, operation: KvOperation, wait: Parameters<Calls['write']>[2]) => this.#calls.write(key, operation, wait),
       read: async (keys: readonly string[], wait: Parameters<Calls['write']>[2]) => {
-        const answers = await this.#hold.during(() => Promise.all(keys.map((key) => this.#calls.read(key, wait))))
+        const [only] = keys
+        if (keys.length === 1 && only !== undefined) {
+          const { entry, now } = await this.#calls.read(only, wait)
+          return { entries: [entry], now }
+        }
+        const answers = await Promise.all(keys.map((key) => this.#calls.read(key, wait)))
         // Each key was read at a moment of its own; the latest is the answer's, and what has died by then is not shown.
         const now = keys.length === 0 ? (this.#calls.storeTime ?? epochMs(0)) : epochMs(Math.max(...answers.map((answer) => answer.now)))
         const entries = answers.map(({ entry }) => (entry?.expiresAt !== undefined && entry.expiresAt <= now ? undefined : entry))

@@ -23,12 +23,20 @@ export class Hold {
   #count = 0
 
   async during<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#count++ === 0) this.#timer.ref()
+    this.begin()
     try {
       return await work()
     } finally {
-      if (--this.#count === 0) this.#timer.unref()
+      this.finish()
     }
+  }
+
+  /** For whoever counts by himself: each `begin` has its `finish`. */
+  begin(): void {
+    if (this.#count++ === 0) this.#timer.ref()
+  }
+  finish(): void {
+    if (--this.#count === 0) this.#timer.unref()
   }
 
   end(): void {

@@ -169,7 +169,8 @@ function readCompletions(bytes: Buffer, start: number, end: number): Completions
   let at = start + 2
   const count = bytes.readUInt16BE(start)
   if (count * entryBytesMin > end - start) return damaged('its completions are cut off')
-  const entries = new Array<Completion>(count) // grown one by one it takes more than what it holds
+  const entries: Completion[] = []
+  entries.length = count // grown one by one it takes more than what it holds
   for (let index = 0; index < count; index++) {
     const session = text(at)
     at += 1 + session.length

@@ -20,7 +20,13 @@ const marks = (batch: Gathering): boolean => batch.shards.size > 0 || batch.stor
 const isEmpty = (batch: Gathering): boolean => batch.entries.size === 0 && !marks(batch)
 const touches = (batch: Gathering | undefined, id: string): batch is Gathering =>
   batch !== undefined && (marks(batch) || batch.entries.has(id))
-const idOf = (shard: number, key: string): string => `${shard}/${key}`
+
+/** The last one: a step asks about its key several times, and to make and hash the text is most of what that costs. */
+let known = { shard: -1, key: '', id: '' }
+function idOf(shard: number, key: string): string {
+  if (known.shard !== shard || known.key !== key) known = { shard, key, id: `${shard}/${key}` }
+  return known.id
+}
 
 export class Journal {
   readonly #commit: (batch: Batch) => void
