@@ -47,8 +47,6 @@ const bankThinkMs = 150
 const countThinkMs = 150
 /** One fault in so many comes alone, and is measured. */
 const aloneEvery = 12
-/** After it, so that what it slowed ends before the next fault slows it more. */
-const calmMs = 500
 const faultsPerMinute = 30
 /** Rolling restarts, and new authorities. */
 const longEveryMs = 120_000
@@ -155,13 +153,14 @@ async function hurt(injector: Injector, watch: Watch, { minutes, isAlone, random
       await injector.allHealed()
       await pause(settleMs)
       const kind = random.chance(0.5) ? 'storage-killed' : 'storage-stopped'
+      await watch.settled()
       watch.open()
       await injector.inject(deck.drawAlone(kind))
       watch.close()
+      await watch.settled()
       const { operations, failed, slowestMs } = watch.inWindows
       const ms = [slowestMs, watch.lagMsMax].map(Math.round)
       log(`alone so far: ${operations} calls, ${failed} failed, the slowest took ${ms[0]} ms; this process was late by up to ${ms[1]} ms`)
-      await pause(calmMs)
       continue
     }
     const fault = deck.draw(injector.hurt)

@@ -49,9 +49,15 @@ export class Watch {
   #timer: NodeJS.Timeout | undefined
   #openedAt: number | undefined
   #closedAt = -Infinity
+  readonly #under = new Set<Promise<unknown>>()
 
   constructor(onFailed: (text: string) => void = () => undefined) {
     this.#onFailed = onFailed
+  }
+
+  /** Resolves when all calls that are under way now have ended: what they suffered is no matter of what comes next. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#under)
   }
 
   /** From now on, until `close`, calls are counted in the window. */
@@ -70,8 +76,23 @@ export class Watch {
     this.#closedAt = performance.now()
   }
 
-  /** @param startedAt of a call that ends now */
-  ended(verb: string, startedAt: number, code: string | undefined): void {
+  /** Counts a call. */
+  async during<T>(verb: string, call: Promise<T>): Promise<T> {
+    const startedAt = performance.now()
+    this.#under.add(call)
+    try {
+      const result = await call
+      this.#ended(verb, startedAt, undefined)
+      return result
+    } catch (error) {
+      this.#ended(verb, startedAt, failureOf(error))
+      throw error
+    } finally {
+      this.#under.delete(call)
+    }
+  }
+
+  #ended(verb: string, startedAt: number, code: string | undefined): void {
     const now = performance.now()
     const ms = now - startedAt
     this.all.add(verb, ms, code)
@@ -82,19 +103,19 @@ export class Watch {
   }
 }
 
+/**
+ * The code of a call that failed. ANSWER_GONE is none: the store answered, the request was refused, and what it met cannot be shown any more.
+ * A client that was told so after a sending without an answer says UNKNOWN_OUTCOME, with that as its cause.
+ */
+function failureOf(error: unknown): string | undefined {
+  if (!isKvError(error)) return 'NOT_A_FAULT_OF_OURS'
+  if (error.code === 'ANSWER_GONE' || (error.code === 'UNKNOWN_OUTCOME' && isKvError(error.cause, 'ANSWER_GONE'))) return undefined
+  return error.code
+}
+
 /** The same store, watched. */
 export function watched(kv: KV, watch: Watch): KV {
-  const during = async <T>(verb: string, call: Promise<T>): Promise<T> => {
-    const startedAt = performance.now()
-    try {
-      const result = await call
-      watch.ended(verb, startedAt, undefined)
-      return result
-    } catch (error) {
-      watch.ended(verb, startedAt, isKvError(error) ? error.code : 'NOT_A_FAULT_OF_OURS')
-      throw error
-    }
-  }
+  const during = <T>(verb: string, call: Promise<T>): Promise<T> => watch.during(verb, call)
   return {
     capabilities: kv.capabilities,
     create: (...args) => during('create', kv.create(...args)),
