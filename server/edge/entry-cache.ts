@@ -46,7 +46,7 @@ export class EntryCache {
     const bytes = slotBytes + key.length + (written === undefined ? 0 : recordSize(written.record))
     const known = this.#shards.get(shard)?.get(key)
     if (bytes > this.#bytesMax) return void (known !== undefined && this.#remove(known))
-    if (known === undefined) this.#add({ shard, key, written, bytes, used: true, at: this.#ring.length })
+    if (known === undefined) this.#add({ shard, key, written, bytes, used: false, at: this.#ring.length })
     else {
       this.#bytes += bytes - known.bytes
       known.written = written
@@ -85,11 +85,11 @@ export class EntryCache {
     this.#ring[at] = last
   }
 
+  /** Whatever takes the place of one that goes is the newest: the hand is past it, and comes to it last. */
   #turn(): void {
     if (this.#hand >= this.#ring.length) this.#hand = 0
-    const slot = this.#ring[this.#hand] as Slot
-    if (!slot.used) return this.#remove(slot)
-    slot.used = false
-    this.#hand++
+    const slot = this.#ring[this.#hand++] as Slot
+    if (slot.used) slot.used = false
+    else this.#remove(slot)
   }
 }
