@@ -8,7 +8,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { distUrl, hapax } from './harness.mjs'
+import { distUrl } from './harness.mjs'
 
 const cli = fileURLToPath(new URL('server/cli/main.js', distUrl))
 const zones = 3
@@ -89,7 +89,7 @@ function secrets(dir, names) {
  * @param secure TLS between all, and values encrypted at rest; else everything on this machine in the clear
  * @param profile a folder, for a CPU profile of each process
  */
-export async function startCluster({ proxies = 1, servers = 1, durability = 'os', secure = false, profile, listen } = {}) {
+export async function startCluster({ proxies = 1, servers = 1, durability = 'os', secure = false, profile } = {}) {
   const dir = mkdtempSync(join(tmpdir(), 'hapax-bench-cluster-'))
   const processes = []
   const close = async () => {
@@ -116,16 +116,14 @@ export async function startCluster({ proxies = 1, servers = 1, durability = 'os'
     })
     for (const { zone, name } of storage) {
       mkdirSync(join(dir, name))
-      processes.push(start('storage', name, { ...common('storage', name), zone: zone + 1, data: join(dir, name), durability }, { profile }))
-      // The first of each zone found the cluster.
-      if (processes.length === zones) await Promise.all(processes.map(({ said }) => said))
+      const own = { zone: zone + 1, data: join(dir, name), durability, 'servers-per-zone': servers }
+      processes.push(start('storage', name, { ...common('storage', name), ...own }, { profile }))
     }
     for (const name of front) {
       const own = safe === undefined ? { encryption: 'off' } : { keys: safe.keys, policy: safe.policy }
-      processes.push(start('proxy', name, { ...common('proxy', name), ...own, ...(listen === undefined ? {} : { listen }) }, { profile }))
+      processes.push(start('proxy', name, { ...common('proxy', name), ...own }, { profile }))
     }
     const said = await Promise.all(processes.map((one) => one.said))
-    if (servers > 1) await spread(map, storage)
     await ready(said)
     const cpuOf = (role) => () => processes.filter((one) => one.role === role).reduce((sum, one) => sum + one.cpuUs(), 0)
     const proxyAddresses = said.filter(({ role }) => role === 'proxy').map(({ address }) => address)
@@ -140,33 +138,6 @@ export async function startCluster({ proxies = 1, servers = 1, durability = 'os'
   } catch (error) {
     kill()
     throw error
-  }
-}
-
-/** Gives each server of a zone its share: one change of the map for each shard and zone that moves. There is no data yet. */
-async function spread(path, storage) {
-  const { FileSource } = await hapax('server/source/file.js')
-  const { movedTo } = await hapax('server/cluster/map.js')
-  const source = await FileSource.open({ path, zones, shards })
-  try {
-    const deadline = performance.now() + startMsMax
-    const read = () => source.ask({ type: 'map-read', id: 1 })
-    while ((await read()).servers.length < storage.length) {
-      if (performance.now() > deadline) throw new Error('not all storage servers came into the map')
-      await pause(lookMs)
-    }
-    const perZone = storage.length / zones
-    for (let zone = 0; zone < zones; zone += 1) {
-      const own = storage.filter((one) => one.zone === zone)
-      for (const row of (await read()).rows) {
-        const { name } = own[row.shard % perZone]
-        if (row.servers[zone] !== name) await source.ask({ type: 'map-swap', id: 1, row: movedTo(row, zone, name) })
-      }
-      // A majority has to teach the next ones.
-      await pause(startMsMax / 20)
-    }
-  } finally {
-    await source.close()
   }
 }
 
