@@ -19,6 +19,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `    this.learnRow(row)
     if (!this.#maySource`,
     replace: '    if (!this.#maySource',
+    isRare: true,
   },
   {
     name: 'boot-fence-after-read',
@@ -43,6 +44,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `    if (message.epoch > epoch) this.#replicas.mark(shard, { epoch: message.epoch })
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'boot-older-epoch-taken',
@@ -51,6 +53,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/host.test.ts',
     find: ' || message.epoch < epoch) return',
     replace: ' ) return',
+    isRare: true,
   },
   {
     name: 'boot-row-not-told',
@@ -59,6 +62,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/handover.test.ts',
     find: "    const mayTell = acceptor !== undefined || state === 'handed'",
     replace: '    const mayTell = acceptor !== undefined',
+    isRare: true,
   },
   {
     name: 'boot-held-any-epoch',
@@ -67,6 +71,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: 'if (replica?.acceptor === undefined || replica.marks.epoch !== message.epoch) return',
     replace: 'if (replica?.acceptor === undefined) return',
+    isRare: true,
   },
   {
     name: 'boot-ceiling-told-before-durable',
@@ -92,6 +97,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: 'this.#replicas.raiseCeiling(justAbove(this.#replicas.store.ceiling))',
     replace: '',
+    isRare: true,
   },
   {
     name: 'boot-foreign-rows-not-marked',
@@ -119,6 +125,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `        this.#replicas.close(shard)
         this.#replicas.mark(shard, { epoch, row, state: 'handed' })`,
     replace: "        this.#replicas.mark(shard, { epoch, row, state: 'handed' })",
+    isRare: true,
   },
   {
     name: 'boot-leave-no-clear',
@@ -128,6 +135,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `        if (isStored) this.#replicas.clear(shard)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'boot-learn-keeps-own',
@@ -136,6 +144,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: "keepsOwn: verdict !== 'learn'",
     replace: 'keepsOwn: true',
+    isRare: true,
   },
   {
     name: 'boot-frozen-forgets',
@@ -154,6 +163,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `        if (!keeps) this.#replicas.clear(shard)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'boot-zones-any',
@@ -162,6 +172,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/host.test.ts',
     find: '    if (row.servers.length !== this.#zones) return',
     replace: '    if (false) return',
+    isRare: true,
   },
   {
     name: 'boot-backup-votes',
@@ -180,6 +191,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: "if (row === undefined || row.server !== identity.server || row.directory !== identity.directory) return 'foreign'",
     replace: "if (row === undefined) return 'foreign'",
+    isRare: true,
   },
   {
     name: 'boot-foreign-votes-without-map',
@@ -189,6 +201,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `    if (identity.server !== this.#server) return this.#ports.distrust('foreign', [])
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'boot-ceiling-unchecked',
@@ -243,6 +256,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: "    this.#replicas.journal.afterAll(() => this.#ports.askMap({ type: 'map-join'",
     replace: "    ;((f: () => void) => f())(() => this.#ports.askMap({ type: 'map-join'",
+    isRare: true,
   },
   {
     name: 'boot-opens-before-raised',
@@ -254,6 +268,7 @@ export const bootMutants: readonly Mutant[] = [
       this.#open()
       return this.#raise(identity, row)
     }`,
+    isRare: true,
   },
   {
     name: 'boot-peers-not-asked',
@@ -262,6 +277,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
     replace: 'this.#open()',
+    isRare: true,
   },
   {
     name: 'boot-one-peer',
@@ -270,6 +286,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: 'if (this.#peers.size + 1 >= quorumOf(this.#zones)) this.#open()',
     replace: 'if (this.#peers.size >= 1) this.#open()',
+    isRare: true,
   },
   {
     name: 'boot-seen-ignored',
@@ -279,6 +296,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `    if (incarnation !== undefined && isOutdatedBy(identity, incarnation)) return this.#ports.distrust('behind', [])
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'boot-power-ignored-without-map',
@@ -288,6 +306,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `    if (hasPowerCycled(identity, this.#machine) && this.#zones > 1) return this.#ports.distrust('power-cycle', [])
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'boot-source-below-epoch',
@@ -296,6 +315,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: 'if (replica === undefined || replica.marks.epoch < epoch) return false',
     replace: 'if (replica === undefined) return false',
+    isRare: true,
   },
   {
     name: 'boot-power-after-behind',
@@ -305,6 +325,7 @@ export const bootMutants: readonly Mutant[] = [
     find: `  if (hasPowerCycled(identity, machine)) return 'power-cycle'
   const isKnown`,
     replace: '  const isKnown',
+    isRare: true,
   },
   {
     name: 'boot-seen-lowered',
@@ -313,6 +334,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: 'return known === undefined || (incarnation.count >= known.count && !sameIncarnation(known, incarnation))',
     replace: 'return known === undefined || !sameIncarnation(known, incarnation)',
+    isRare: true,
   },
   {
     name: 'boot-no-fence',

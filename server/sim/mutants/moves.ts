@@ -27,6 +27,7 @@ export const movesMutants: readonly Mutant[] = [
     find: `    this.#replicas.clear(this.#shard)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'moves-no-ceiling-copied',
@@ -36,6 +37,7 @@ export const movesMutants: readonly Mutant[] = [
     find: `    this.#replicas.raiseCeiling(this.#ceiling)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'moves-no-purged-copied',
@@ -44,6 +46,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: 'const purged = maxBallot(this.#purged,',
     replace: 'const purged = maxBallot(noBallot,',
+    isRare: true,
   },
   {
     name: 'moves-lowest-wins',
@@ -68,6 +71,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: "if (isDone) this.#step = 'fencing'",
     replace: "this.#step = 'fencing'",
+    isRare: true,
   },
   {
     name: 'moves-no-marking',
@@ -86,6 +90,7 @@ export const movesMutants: readonly Mutant[] = [
 `,
     replace: `      source.isWhole = true
 `,
+    isRare: true,
   },
   {
     name: 'moves-damaged-ignored',
@@ -94,6 +99,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: "for (const [key] of unknown) this.#replicas.put(this.#shard, key, this.#recovers === undefined ? 'damaged' : undefined)",
     replace: 'for (const [key] of unknown) if (this.#recovers !== undefined) this.#replicas.put(this.#shard, key, undefined)',
+    isRare: true,
   },
   {
     name: 'moves-damaged-from-one',
@@ -102,6 +108,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: 'whole.filter(([server]) => !servers.has(server)).length < needed',
     replace: 'whole.filter(([server]) => !servers.has(server)).length < whole.length',
+    isRare: true,
   },
   {
     name: 'moves-recovery-hands-damage-on',
@@ -137,6 +144,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: "this.#recovers === undefined ? 'taking' : 'copying'",
     replace: "'copying'",
+    isRare: true,
   },
   {
     name: 'moves-no-freeze',
@@ -177,6 +185,7 @@ export const movesMutants: readonly Mutant[] = [
       if (this.#step === 'walking'`,
     replace: `    ;((f: () => void) => f())(() => {
       if (this.#step === 'walking'`,
+    isRare: true,
   },
   {
     name: 'moves-outdated-at-freeze',
@@ -186,6 +195,7 @@ export const movesMutants: readonly Mutant[] = [
     find: `    if (this.#isOutdated) return this.stop()
     this.#step = 'freezing'`,
     replace: "    this.#step = 'freezing'",
+    isRare: true,
   },
   {
     name: 'moves-no-abort',
@@ -194,6 +204,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/handover.test.ts',
     find: 'now.mono - this.#frozenMono > this.#times.freezeMs',
     replace: 'false',
+    isRare: true,
   },
   {
     name: 'moves-unfreeze-without-map',
@@ -217,6 +228,7 @@ export const movesMutants: readonly Mutant[] = [
     find: "if ((this.#step !== 'chasing' && this.#step !== 'freezing') || id !== this.#id) return",
     replace: `if (this.#step === 'over' || id !== this.#id) return
       this.#step = 'freezing'`,
+    isRare: true,
   },
   {
     name: 'moves-changed-not-sent',
@@ -278,6 +290,7 @@ export const movesMutants: readonly Mutant[] = [
     replace: `    }
     stored()
   }`,
+    isRare: true,
   },
   {
     name: 'moves-old-offer-wins',
@@ -286,6 +299,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/handover.test.ts',
     find: "state === 'received' ? offered > epoch",
     replace: "state === 'received' ? true",
+    isRare: true,
   },
   {
     name: 'moves-any-move',
@@ -294,6 +308,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/handover.test.ts',
     find: 'if (move?.id !== id || move.from !== from || marks === undefined)',
     replace: 'if (move === undefined || marks === undefined)',
+    isRare: true,
   },
   {
     name: 'moves-since-ignored',
@@ -302,6 +317,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/host.test.ts',
     find: '  const isSameOwner = since === marks.since',
     replace: '  const isSameOwner = true',
+    isRare: true,
   },
   {
     name: 'moves-refuse-offer-ignored',
@@ -312,6 +328,7 @@ export const movesMutants: readonly Mutant[] = [
 `,
     replace: `    if (this.#step === 'offering') return
 `,
+    isRare: true,
   },
   {
     name: 'moves-silent-b',
@@ -322,6 +339,7 @@ export const movesMutants: readonly Mutant[] = [
 `,
     replace: `    void isSilent
 `,
+    isRare: true,
   },
   {
     name: 'moves-complains-at-once',
@@ -330,6 +348,7 @@ export const movesMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: 'now.mono - this.#fencingMono < patiencePolls * this.#times.pollMs',
     replace: 'false',
+    isRare: true,
   },
   {
     name: 'moves-floor-in-memory',

@@ -365,6 +365,7 @@ export const roundMutants: readonly Mutant[] = [
     file: 'server/register/proposer.ts',
     find: 'return chosen === undefined || isDead(chosen, now) || chosen.expiresAt !== record.expiresAt',
     replace: 'return chosen === undefined',
+    isRare: true,
   },
   {
     name: 'P15-life-of-a-minority',
@@ -372,6 +373,7 @@ export const roundMutants: readonly Mutant[] = [
     file: 'server/register/proposer.ts',
     find: 'return chosen === undefined || isDead(chosen, now) || chosen.expiresAt !== record.expiresAt',
     replace: 'return chosen !== undefined && (isDead(chosen, now) || chosen.expiresAt !== record.expiresAt)',
+    isRare: true,
   },
   {
     name: 'P15-life-of-a-destroyed-entry',
@@ -379,5 +381,6 @@ export const roundMutants: readonly Mutant[] = [
     file: 'server/register/proposer.ts',
     find: 'return chosen === undefined || isDead(chosen, now) || chosen.expiresAt !== record.expiresAt',
     replace: 'return chosen === undefined || chosen.expiresAt !== record.expiresAt',
+    isRare: true,
   },
 ]

@@ -19,6 +19,7 @@ export const storageMutants: readonly Mutant[] = [
     find: `    else if (touches(this.#inFlight, id)) this.#inFlight.then.push(run)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'storage-afterall-at-once',
@@ -37,6 +38,7 @@ export const storageMutants: readonly Mutant[] = [
     find: `      if (batch?.cleared.has(shard)) return { entry: undefined }
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'storage-clear-keeps-gathered',
@@ -46,6 +48,7 @@ export const storageMutants: readonly Mutant[] = [
     find: `    for (const [id, one] of entries) if (one.shard === shard) entries.delete(id)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'storage-damage-ceiling-now',
@@ -55,6 +58,7 @@ export const storageMutants: readonly Mutant[] = [
     find: `    if (known !== undefined) return known
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'storage-damage-kept',
@@ -64,6 +68,7 @@ export const storageMutants: readonly Mutant[] = [
     find: `    if (entry !== 'damaged') held.damaged.delete(key)
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'storage-page-unbounded-last',
@@ -72,6 +77,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/learner.test.ts',
     find: 'isLast: keysMax > 0 && found.length < keysMax && keys.length === found.length',
     replace: 'isLast: true',
+    isRare: true,
   },
   {
     name: 'storage-no-onwrite',
@@ -98,6 +104,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: 'Math.max(record.changedAt, record.expiresAt)',
     replace: 'record.changedAt',
+    isRare: true,
   },
   {
     name: 'storage-purge-before-life',
@@ -142,6 +149,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: 'replica.marks.epoch !== question.epoch) return',
     replace: 'false) return',
+    isRare: true,
   },
   {
     name: 'storage-drops-what-lives',
@@ -158,6 +166,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: 'if (!answers.every((isSame) => isSame[index] === true))',
     replace: 'if (!answers.some((isSame) => isSame[index] === true))',
+    isRare: true,
   },
   {
     name: 'storage-no-repair',
@@ -168,6 +177,7 @@ export const storageMutants: readonly Mutant[] = [
 `,
     replace: `        void now
 `,
+    isRare: true,
   },
   {
     name: 'storage-absent-is-same',
@@ -176,6 +186,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: 'return isAtMost(ballot, marks.purged)',
     replace: 'return true',
+    isRare: true,
   },
   {
     name: 'storage-absent-differs',
@@ -184,6 +195,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: 'return isAtMost(ballot, marks.purged)',
     replace: 'return false',
+    isRare: true,
   },
   {
     name: 'storage-any-ballot-same',
@@ -192,6 +204,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: "return stored.type === 'entry' && sameBallot(stored.entry.ballot, ballot)",
     replace: "return stored.type === 'entry'",
+    isRare: true,
   },
   {
     name: 'storage-untrusted',
@@ -201,6 +214,7 @@ export const storageMutants: readonly Mutant[] = [
     find: `    if (Math.abs(now.wall - median) > this.#times.boundMs) return undefined
 `,
     replace: '',
+    isRare: true,
   },
   {
     name: 'storage-no-pings',
@@ -211,6 +225,7 @@ export const storageMutants: readonly Mutant[] = [
 `,
     replace: `    if (young.length === 0) return now.wall
 `,
+    isRare: true,
   },
   {
     name: 'storage-stale-pings',
@@ -221,6 +236,7 @@ export const storageMutants: readonly Mutant[] = [
     if`,
     replace: `.filter(({ mono }) => mono >= 0)
     if`,
+    isRare: true,
   },
   {
     name: 'storage-wall-alone',
@@ -229,6 +245,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/host.test.ts',
     find: 'Math.min(now.wall, this.#boot.wall + (now.mono - this.#boot.mono))',
     replace: 'now.wall',
+    isRare: true,
   },
   {
     name: 'storage-scrub-asks-once',
@@ -239,6 +256,7 @@ export const storageMutants: readonly Mutant[] = [
 `,
     replace: `    const damaged = turn > 3 ? [] : this.#replicas.damagedOf(shard)
 `,
+    isRare: true,
   },
   {
     name: 'R3-answers-before-durable',
