@@ -12,6 +12,7 @@ import { Observer } from './observer.ts'
 import { attemptMs, retryWindowMs, scaledBoundMs, scaledRules, scaledTimes } from './scale.ts'
 import { Site, type Carried, type ClockDraw, type SiteKnobs } from './site.ts'
 import { ToldOracle } from './told.ts'
+import { VoteOracle } from './votes.ts'
 import { bytesOf, valueIn, Workload, type ClientKind } from './workload.ts'
 import { World } from './world.ts'
 
@@ -76,6 +77,7 @@ export function play(seed: number, options: ScenarioOptions = {}, onlooker?: Onl
   new BallotOracle(site)
   new ChosenOracle(site)
   new ToldOracle(site)
+  new VoteOracle(site)
   if (onlooker !== undefined)
     site.taps.add((from, to, message) => {
       onlooker(world.now, from, to, message)
