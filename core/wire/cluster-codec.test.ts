@@ -114,7 +114,7 @@ const kinds: Record<ClusterMessage['type'], fc.Arbitrary<unknown>> = {
   }),
   stored: of('stored', { ...move, number: u32 }),
   refused: of('refused', move),
-  holds: of('holds', { ...move, epoch: u32, keys: fc.array(fc.record({ key: latin1(60), ballot }), { maxLength: 5 }) }),
+  holds: of('holds', { ...move, epoch: u32, below: instant, keys: fc.array(fc.record({ key: latin1(60), ballot }), { maxLength: 5 }) }),
   held: of('held', { ...move, zone, epoch: u32, isSame: fc.array(fc.boolean(), { maxLength: 9 }) }),
   know: of('know', { id: whole, server: ascii(63), shards: fc.array(u16, { maxLength: 9 }) }),
   known: of('known', {

@@ -183,6 +183,7 @@ function writeMove(to: WireWriter, message: Move): void {
       return to.u32(message.number)
     case 'holds':
       to.u32(message.epoch)
+      to.f64(message.below)
       to.u16(message.keys.length)
       for (const { key, ballot } of message.keys) {
         to.key(key)
@@ -280,8 +281,14 @@ function readMove(from: WireReader, type: Move['type'], head: { readonly id: num
     case 'stored':
       return { type, ...head, number: from.u32() }
     case 'holds': {
-      const epoch = from.u32()
-      return { type, ...head, epoch, keys: from.list(from.u16(), leastBytes.held, () => ({ key: from.key(), ballot: readBallot(from) })) }
+      const [epoch, below] = [from.u32(), from.instant()]
+      return {
+        type,
+        ...head,
+        epoch,
+        below,
+        keys: from.list(from.u16(), leastBytes.held, () => ({ key: from.key(), ballot: readBallot(from) })),
+      }
     }
     case 'held': {
       const [zone, epoch] = [from.u8(), from.u32()]

@@ -88,10 +88,15 @@ export interface Refused extends Message {
   readonly type: 'refused'
 }
 
-/** Asks whether another zone holds exactly these ballots, or nothing with `purged` at or above them (R14). */
+/**
+ * Asks whether another zone holds exactly these ballots, or nothing with `purged` at or above them, and has promised nothing about them above both the
+ * ballot and `below` (R14). Whoever answers accepts nothing up to `below` any more.
+ */
 export interface HoldsRequest extends Message {
   readonly type: 'holds'
   readonly epoch: number
+  /** The purge horizon, as the milliseconds of a ballot. */
+  readonly below: EpochMs
   readonly keys: readonly { readonly key: string; readonly ballot: Ballot }[]
 }
 export interface Holds extends Message {

@@ -15,17 +15,22 @@ export class PromiseTable {
   readonly #rowsMax: number
   readonly #rows = new Map<string, Row>()
   readonly #lowest = new Heap<Row>((a, b) => compareBallots(a.ballot, b.ballot))
-  #floor: Ballot
+  #forgotten: Ballot
+  #refused: Ballot = noBallot
   #evictions = 0
 
   /** @param rowsMax at least 1 */
   constructor(rowsMax: number, floor: Ballot) {
     this.#rowsMax = rowsMax
-    this.#floor = floor
+    this.#forgotten = floor
   }
 
   get floor(): Ballot {
-    return this.#floor
+    return maxBallot(this.#forgotten, this.#refused)
+  }
+  /** Of any key something up to here may have been promised that is not in the table. */
+  get forgotten(): Ballot {
+    return this.#forgotten
   }
   get size(): number {
     return this.#rows.size
@@ -60,7 +65,12 @@ export class PromiseTable {
   }
 
   raiseFloor(to: Ballot): void {
-    this.#floor = maxBallot(this.#floor, to)
+    this.#forgotten = maxBallot(this.#forgotten, to)
+  }
+
+  /** Raises the floor without that anything was forgotten. */
+  refuse(upTo: Ballot): void {
+    this.#refused = maxBallot(this.#refused, upTo)
   }
 
   #evict(): void {

@@ -42,6 +42,7 @@ const meanings: Record<RegisterEvent | StorageEvent | Observed, string> = {
   'purge-confirmed': 'purge confirmed by all zones',
   'purge-delayed-by-difference': 'purge delayed by one that differs',
   'purge-delayed-by-silence': 'purge delayed by one that does not answer',
+  'purge-delayed-by-promises': 'purge delayed by one that promised something, or does not know what',
   'closed-for-loss': 'closed for total loss',
   'stale-epoch-refused': 'a proxy with an old row was told the newer one',
   'learner-served': 'a learner votes again',

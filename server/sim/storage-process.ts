@@ -25,6 +25,8 @@ export class StorageProcess extends Process {
   bootId = 1
   /** The map's epoch when this server lost what it had; it has it again in a later one. */
   lostInEpoch: number | undefined
+  /** In its directory's place stands a copy of one. Whether it may vote is a matter of what the map knows of it. */
+  hasCopy = false
   /** A directory that was copied before this true time is known to be an old one: the map had a later word of this server's. */
   toldAt = 0
   readonly #site: Site
@@ -113,17 +115,19 @@ export class StorageProcess extends Process {
   loseDirectory(): void {
     this.crash(false)
     this.#lose()
+    this.hasCopy = false
     this.disk = this.#newDisk()
   }
 
   /** Another directory stands in the place of its own. */
   replaceDirectory(by: Snapshot): void {
     this.loseDirectory()
+    this.hasCopy = true
     this.disk.restore(by)
   }
 
   #lose(): void {
-    this.lostInEpoch = this.#site.rows[0]?.epoch ?? 0
+    this.lostInEpoch = this.#site.map.rows[0]?.epoch ?? 0
   }
 
   #newDisk(): Disk {

@@ -5,7 +5,7 @@
  * Source: register/DESIGN.md, A1 and A10; storage/DESIGN.md, H4, L3, V11, B2, B6. A server answers about one key in the order in which it decided.
  */
 import type { Ballot, Prepare, Promised, Accepted, Accept, ReadAnswer } from '../../core/wire/replica-message.ts'
-import { ballotText, isBelow, maxBallot, noBallot } from '../register/ballot.ts'
+import { ballotText, isBelow, maxBallot, noBallot, sameBallot } from '../register/ballot.ts'
 import type { Disk } from './disk.ts'
 import type { Site } from './site.ts'
 import type { StorageProcess } from './storage-process.ts'
@@ -24,8 +24,8 @@ interface Word {
 export class VoteOracle {
   readonly #site: Site
   /** By proxy and id. */
-  readonly #prepares = new Map<string, Prepare>()
-  readonly #accepts = new Map<string, Accept>()
+  readonly #prepares = new Map<string, Prepare | 'ambiguous'>()
+  readonly #accepts = new Map<string, Accept | 'ambiguous'>()
   /** By server and key. */
   readonly #words = new Map<string, Word>()
   readonly #epochs = new Map<string, number>()
@@ -35,8 +35,8 @@ export class VoteOracle {
   constructor(site: Site) {
     this.#site = site
     site.taps.add((from, to, message) => {
-      if (message.type === 'prepare') put(this.#prepares, `${from} ${message.id}`, message)
-      if (message.type === 'accept') put(this.#accepts, `${from} ${message.id}`, message)
+      if (message.type === 'prepare') ask(this.#prepares, from, message)
+      if (message.type === 'accept') ask(this.#accepts, from, message)
       const server = site.seamAt === undefined ? site.server(from) : undefined
       if (server === undefined) return 'goes'
       if (message.type === 'promised' || message.type === 'accepted' || message.type === 'shown') this.#voted(server, message)
@@ -49,8 +49,8 @@ export class VoteOracle {
   }
 
   #voted(server: StorageProcess, { key, shard, epoch }: Promised | Accepted | ReadAnswer): void {
-    if (server.lostInEpoch !== undefined && epoch <= server.lostInEpoch)
-      this.#alarm(server, `votes for key ${key} in epoch ${epoch}, in which it lost what it had`)
+    const { lostInEpoch = 0, hasCopy } = server
+    if (epoch <= lostInEpoch && !hasCopy) this.#alarm(server, `votes for key ${key} in epoch ${epoch}, in which it lost what it had`)
     const name = `${server.name} ${key}`
     const latest = this.#epochs.get(name) ?? 0
     if (epoch < latest) this.#alarm(server, `answers about key ${key} in epoch ${epoch} after it did in epoch ${latest}`)
@@ -63,7 +63,7 @@ export class VoteOracle {
 
   #promised(server: StorageProcess, to: string, { id, key, epoch, entry }: Promised): void {
     const prepare = this.#prepares.get(`${to} ${id}`)
-    if (prepare?.key !== key) return
+    if (prepare === undefined || prepare === 'ambiguous' || prepare.key !== key) return
     const { disk } = server
     const name = `${server.name} ${key}`
     const word = this.#words.get(name)
@@ -74,7 +74,8 @@ export class VoteOracle {
   #accepted(server: StorageProcess, to: string, { id, key, epoch }: Accepted): void {
     const accept = this.#accepts.get(`${to} ${id}`)
     const word = this.#words.get(`${server.name} ${key}`)
-    if (accept?.key !== key || word?.disk !== server.disk || word.epoch !== epoch) return
+    if (accept === undefined || accept === 'ambiguous' || accept.key !== key) return
+    if (word?.disk !== server.disk || word.epoch !== epoch) return
     // What it held already may come again, below whatever was promised: that changes nothing.
     if (isBelow(word.held, accept.ballot) && isBelow(accept.ballot, word.promised))
       this.#alarm(server, `accepted ${ballotText(accept.ballot)} of key ${key} after it had promised ${ballotText(word.promised)}`)
@@ -94,6 +95,15 @@ export class VoteOracle {
   #alarm({ name }: StorageProcess, what: string): void {
     this.#site.alarms.push(`${name} ${what}`)
   }
+}
+
+/** A proxy that starts anew may use a number again: then nobody knows which one is answered. */
+function ask<T extends Prepare | Accept>(map: Map<string, T | 'ambiguous'>, from: string, message: T): void {
+  const name = `${from} ${message.id}`
+  const before = map.get(name)
+  const isOther =
+    before !== undefined && (before === 'ambiguous' || before.key !== message.key || !sameBallot(before.ballot, message.ballot))
+  put(map, name, isOther ? 'ambiguous' : message)
 }
 
 /** What is looked for in a short while only. */

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { noBallot, type Ballot } from '../register/ballot.ts'
 import { standingOf } from './boot.ts'
 import type { Identity } from './marks.ts'
+import { Disk } from '../sim/disk.ts'
 import { ballot, record, Stand } from './testdata/stand.ts'
 
 const identity: Identity = {
@@ -75,7 +76,7 @@ describe('the first boot', () => {
     stand.slow.clear()
     stand.run(100)
     expect(stand.map.map.servers.some(({ server }) => server === 't0')).toBe(true)
-    expect(stand.state('t0')).toBeUndefined()
+    expect(stand.state('t0')).toBe('handed')
   })
 })
 
@@ -258,6 +259,27 @@ describe('a restart', () => {
     expect(stand.map.rows[0]?.epoch).toBe(2)
     expect(stand.shows('s0')).toBe('no key')
     expect(stand.server('s0').disk.shards.find(({ shard }) => shard === 7)).toMatchObject({ state: 'handed', epoch: 0 })
+  })
+})
+
+describe('a directory that is new', () => {
+  it('takes no row of before its time for a new cluster’s: it had the shard once, and gave it away (H7)', () => {
+    const stand = new Stand(3)
+    stand.accept('s0', ballot(5), record('v'))
+    const before = { shard: 0, epoch: 1, servers: ['s0', 's1', 's2'] }
+    stand.add('t0')
+    stand.run(100)
+    stand.server('s0').host?.handOver(0, 't0', stand.instant('s0'))
+    stand.run(500, true)
+    expect(stand.state('t0')).toBe('serving')
+    stand.crash('s0')
+    stand.server('s0').disk = new Disk()
+    stand.start('s0')
+    stand.run(300)
+    stand.server('s0').host?.learnRow(before) // an answer of the map that comes late, or a proxy that slept
+    stand.run(100)
+    expect(stand.state('s0')).toBe('handed')
+    expect(stand.read('s0')?.type).toBe('rejected')
   })
 })
 

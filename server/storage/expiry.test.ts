@@ -130,7 +130,7 @@ describe('purge (R14)', () => {
     stand.run(2_000, true)
     expect(stand.entry('s0', 'k')).toBeDefined()
     expect(stand.sent.some(({ from, message }) => from === 's0' && message.type === 'repair' && message.key === 'k')).toBe(true)
-    hold(stand, everywhere, 1_500, record(undefined)) // the repair
+    hold(stand, everywhere, 2_000, record(undefined)) // the repair
     stand.run(400, true)
     expect(keeps(stand)).toEqual([false, false, false])
   })
@@ -201,6 +201,49 @@ describe('purge (R14)', () => {
     expect(stand.accept('s1', ballot(0, 1), record('late'))).toMatchObject({ type: 'rejected', reason: 'lasting' })
     expect(stand.marks('s1')?.purged).toEqual(purged)
     expect(stand.accept('s0', { ...ballot(0), ms: (stand.marks('s0')?.purged.ms as number) + 1 }, record('new'))?.type).toBe('accepted')
+  })
+
+  it('waits while zones have promised something above ballot and horizon, for its ACCEPT may still come; a write ends that (E9)', () => {
+    const stand = new Stand(3)
+    hold(stand, everywhere, 5, record('v', { dies: 100 }))
+    for (const name of ['s0', 's2']) expect(stand.prepare(name, ballot(2_400))?.type).toBe('promised')
+    stand.run(1_500, true)
+    expect(keeps(stand)).toEqual([true, true, true])
+    expect(stand.accept('s1', ballot(2_400), record('late', { dies: 9_000 }))?.type).toBe('accepted')
+    for (const name of ['s0', 's1', 's2'])
+      expect(stand.sent.some(({ from, message }) => from === name && message.type === 'repair' && message.key === 'k')).toBe(true)
+    hold(stand, everywhere, 2_500, record(undefined)) // the repair
+    stand.run(400, true)
+    expect(keeps(stand)).toEqual([false, false, false])
+    expect(stand.accept('s0', ballot(2_400), record('late', { dies: 9_000 }))?.type).toBe('rejected')
+  })
+
+  it('waits for a zone that forgot what it promised, until that is below the horizon (E9)', () => {
+    const stand = new Stand(3)
+    hold(stand, everywhere, 5, record('v', { dies: 100 }))
+    for (const name of ['s0', 's2']) {
+      expect(stand.prepare(name, ballot(2_400))?.type).toBe('promised')
+      stand.restart(name)
+    }
+    stand.run(2_000, true)
+    expect(keeps(stand)).toEqual([true, true, true])
+    expect(stand.counts.get('purge-delayed-by-promises')).toBeGreaterThan(0)
+    stand.run(2_000, true)
+    expect(keeps(stand)).toEqual([false, false, false])
+    for (const name of everywhere) expect(stand.marks(name)?.purged.ms).toBeGreaterThanOrEqual(wall0 + 2_400)
+  })
+
+  it('who said that it holds the entry accepts nothing below the horizon any more, also after a start (E9)', () => {
+    const stand = new Stand(3)
+    hold(stand, everywhere, 5, record('v', { dies: 100 }))
+    stand.holds = ({ from, message }) => from === 's1' && message.type === 'holds' // it drops nothing itself
+    stand.run(1_200, true)
+    expect(keeps(stand)).toEqual([false, true, false])
+    const late = () => stand.accept('s1', ballot(350), record('late', { dies: 9_000 }))
+    expect(late()).toMatchObject({ type: 'rejected', reason: 'lasting' })
+    stand.restart('s1')
+    stand.run(100) // nobody speaks, so it does not ask again
+    expect(late()).toMatchObject({ type: 'rejected', reason: 'lasting' })
   })
 
   it('needs no other zone in a cluster of one', () => {

@@ -8,8 +8,9 @@ import { epochMs, type EpochMs } from '../../core/base/types.ts'
 import { isDead } from '../../core/record/record.ts'
 import type { ReplicaEntry } from '../../core/wire/replica-message.ts'
 import type { Holds, HoldsRequest } from '../../core/wire/server-message.ts'
-import { diesAt, stubOf } from '../register/acceptor.ts'
-import { isAtMost, maxBallot, noBallot, sameBallot, type Ballot } from '../register/ballot.ts'
+import { diesAt, stubOf, type Acceptor } from '../register/acceptor.ts'
+import { isAtMost, isBelow, maxBallot, noBallot, sameBallot, type Ballot } from '../register/ballot.ts'
+import type { PromiseTable } from '../register/promises.ts'
 import type { Instant } from '../register/work.ts'
 import type { Due, StorageEvent, StorageTimes } from './marks.ts'
 import type { Replica, Replicas } from './replicas.ts'
@@ -31,6 +32,7 @@ export function dueAt(entry: ReplicaEntry, times: StorageTimes): EpochMs | undef
 interface Question {
   readonly id: number
   readonly epoch: number
+  readonly below: Ballot
   readonly keys: readonly { readonly key: string; readonly ballot: Ballot }[]
   readonly answers: Map<number, readonly boolean[]>
   readonly endsMono: number
@@ -80,18 +82,28 @@ export class Expiry {
       if (entry.record.value !== undefined) this.#replicas.put(this.#shard, key, stubOf(entry))
       if (purgeAt(entry, this.#times) <= trusted) old.push({ key, ballot: entry.ballot })
     }
-    if (old.length > 0) this.#ask(replica, old, now, trusted)
+    if (old.length > 0) this.#ask(replica, replica.acceptor, old, now, trusted)
   }
 
-  #ask({ marks }: Replica, keys: Question['keys'], now: Instant, trusted: EpochMs): void {
+  #ask({ marks }: Replica, { promises }: Acceptor, found: Question['keys'], now: Instant, trusted: EpochMs): void {
     if (marks.row?.epoch !== marks.epoch) return
     const { servers } = marks.row
     const id = this.#ports.nextId()
     const { epoch } = marks
-    this.#question = { id, epoch, keys, answers: new Map(), endsMono: now.mono + this.#times.retryMs }
+    const below: Ballot = { ...noBallot, ms: trusted - this.#times.purgeHorizonMs }
+    if (!knowsPromises(promises, found, below)) return this.#ports.count('purge-delayed-by-promises')
+    const keys = found.filter(({ key, ballot }) => {
+      if (isAtMost(promises.of(key), maxBallot(ballot, below))) return true
+      this.#ports.count('purge-delayed-by-promises')
+      this.#ports.repair(key, now)
+      return false
+    })
+    if (keys.length === 0) return
+    refuse(this.#replicas, promises, below)
+    this.#question = { id, epoch, below, keys, answers: new Map(), endsMono: now.mono + this.#times.retryMs }
     for (const [zone, server] of servers.entries())
-      if (zone !== this.#zone) this.#ports.send(server, { type: 'holds', id, shard: this.#shard, epoch, keys })
-    if (servers.length === 1) this.#drop(this.#question, trusted, now)
+      if (zone !== this.#zone) this.#ports.send(server, { type: 'holds', id, shard: this.#shard, epoch, below: epochMs(below.ms), keys })
+    if (servers.length === 1) this.#drop(this.#question, now)
   }
 
   heard({ id, zone, epoch, isSame }: Holds, trusted: EpochMs | undefined, now: Instant): void {
@@ -100,10 +112,10 @@ export class Expiry {
     if (epoch !== question.epoch || isSame.length !== question.keys.length) return
     question.answers.set(zone, isSame)
     const zones = this.#replicas.of(this.#shard)?.marks.row?.servers.length ?? Infinity
-    if (question.answers.size === zones - 1 && trusted !== undefined) this.#drop(question, trusted, now)
+    if (question.answers.size === zones - 1 && trusted !== undefined) this.#drop(question, now)
   }
 
-  #drop(question: Question, trusted: EpochMs, now: Instant): void {
+  #drop(question: Question, now: Instant): void {
     this.#question = undefined
     const replica = this.#replicas.of(this.#shard)
     if (replica?.acceptor === undefined || replica.marks.epoch !== question.epoch) return
@@ -122,16 +134,40 @@ export class Expiry {
     }
     if (sameBallot(purged, noBallot)) return
     this.#ports.count('purge-confirmed')
-    // Late ACCEPTs of a touch that was prepared before the entry died are below the horizon, too.
-    const horizon: Ballot = { ...noBallot, ms: trusted - this.#times.purgeHorizonMs }
-    this.#replicas.mark(this.#shard, { purged: maxBallot(replica.marks.purged, maxBallot(purged, horizon)) })
+    // Late ACCEPTs of a touch that was prepared before the entry died are below the horizon, too: all zones said so.
+    this.#replicas.mark(this.#shard, { purged: maxBallot(replica.marks.purged, maxBallot(purged, question.below)) })
   }
 }
 
-/** Another zone's question, answered by what is here. */
-export const holdsAlike = (replicas: Replicas, { marks }: Replica, { shard, keys }: HoldsRequest): readonly boolean[] =>
-  keys.map(({ key, ballot }) => {
+/**
+ * Another zone's question, answered by what is here; undefined: nothing can be said yet.
+ * What was promised above the ballot and the horizon may still be accepted somewhere, so such a key has to be written anew first.
+ */
+export function holdsAlike(
+  replicas: Replicas,
+  { marks, acceptor }: Replica & { readonly acceptor: Acceptor },
+  { shard, keys, below: ms }: HoldsRequest,
+  now: EpochMs,
+): readonly boolean[] | undefined {
+  const { promises } = acceptor
+  const below: Ballot = { ...noBallot, ms }
+  if (ms > now || !knowsPromises(promises, keys, below)) return undefined
+  const isSame = keys.map(({ key, ballot }) => {
+    if (isBelow(maxBallot(ballot, below), promises.of(key))) return false
     const stored = replicas.stored(shard, key)
     if (stored.type === 'absent') return isAtMost(ballot, marks.purged)
     return stored.type === 'entry' && sameBallot(stored.entry.ballot, ballot)
   })
+  refuse(replicas, promises, below)
+  return isSame
+}
+
+/** After a start, or with more promises than there is room for, it does not know what it promised of old keys; some time later that is below the horizon. */
+const knowsPromises = ({ forgotten }: PromiseTable, keys: Question['keys'], below: Ballot): boolean =>
+  keys.every(({ ballot }) => isAtMost(forgotten, maxBallot(ballot, below)))
+
+/** Nothing at or below the horizon is accepted here any more, also after a start. */
+function refuse(replicas: Replicas, promises: PromiseTable, below: Ballot): void {
+  promises.refuse(below)
+  replicas.raiseCeiling(below)
+}

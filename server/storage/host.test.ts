@@ -204,7 +204,7 @@ describe('what a row makes of a replica (ownership)', () => {
   it.each([
     ['nothing was ever here, in a new cluster', undefined, { shard: 0, epoch: 4, servers: ['me', 'x', 'y'] }, 'found'],
     ['nothing was ever here, and it was somebody else’s', undefined, ours(6, 6), 'learn'],
-    ['nothing here, nothing ours', undefined, theirs(6), 'old'],
+    ['nothing here, nothing ours', undefined, theirs(6), 'note'],
     ['an older row', marks('serving'), ours(4, 3), 'old'],
     ['a row that is known', marks('serving', { row: ours(5, 3) }), ours(5, 3), 'old'],
     ['the same owner in a newer epoch', marks('serving'), ours(6, 3), 'note'],

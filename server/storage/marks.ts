@@ -131,6 +131,7 @@ export type StorageEvent =
   | 'purge-confirmed'
   | 'purge-delayed-by-difference'
   | 'purge-delayed-by-silence'
+  | 'purge-delayed-by-promises'
   | 'shard-recovered'
   /** Too few zones vote for a learner to come back by itself. */
   | 'closed-for-loss'

@@ -9,7 +9,7 @@ import { sinceOf } from '../cluster/map.ts'
 import type { ShardMarks } from './marks.ts'
 
 /**
- * `old`: known, or older than what is known. `note`: the same owner in a newer row. `serve`: begin to serve with what is here.
+ * `old`: known, or older than what is known. `note`: the same owner in a newer row; also of a shard that was never here, else an older row that names us would seem to be a new cluster's. `serve`: begin to serve with what is here.
  * `found`: a new cluster, nothing was ever here. `learn`: nothing here counts. `gather`: put together what is left, ours included; `gather-anew`: without ours.
  * `leave`: not ours.
  */
@@ -18,7 +18,7 @@ export type Verdict = 'old' | 'note' | 'serve' | 'found' | 'learn' | 'gather' | 
 export function verdictOf(marks: ShardMarks | undefined, row: ShardRow, zone: number, server: string): Verdict {
   const owns = row.servers[zone] === server
   const since = sinceOf(row, zone)
-  if (marks === undefined) return !owns ? 'old' : row.recovers?.includes(zone) ? 'gather-anew' : since === 1 ? 'found' : 'learn'
+  if (marks === undefined) return !owns ? 'note' : row.recovers?.includes(zone) ? 'gather-anew' : since === 1 ? 'found' : 'learn'
   if (row.epoch < marks.epoch || row.epoch <= (marks.row?.epoch ?? 0)) return 'old'
   if (!owns) return marks.state === 'handed' ? 'note' : waits(marks) && row.epoch === marks.epoch ? 'note' : 'leave'
   // Whoever is not among them may hold what they gave up for lost: it copies from them as any learner does.

@@ -72,7 +72,7 @@ export class Roles {
       case 'page':
         return this.#learners.get(shard)?.heardPage(message, from, now)
       case 'holds':
-        return this.#tellHeld(from, message)
+        return this.#tellHeld(from, message, now)
       case 'held':
         return this.#expiries.get(shard)?.heard(message, trusted, now)
       case 'offer':
@@ -272,11 +272,12 @@ export class Roles {
   }
 
   /** E6: what is held is said only when it is durable. */
-  #tellHeld(from: string, message: HoldsRequest): void {
+  #tellHeld(from: string, message: HoldsRequest, now: Instant): void {
     const { id, shard } = message
     const replica = this.#replicas.of(shard)
     if (replica?.acceptor === undefined || replica.marks.epoch !== message.epoch) return
-    const isSame = holdsAlike(this.#replicas, replica, message)
+    const isSame = holdsAlike(this.#replicas, { ...replica, acceptor: replica.acceptor }, message, now.wall)
+    if (isSame === undefined) return this.#ports.count('purge-delayed-by-promises')
     this.#replicas.journal.afterAll(() =>
       this.#ports.send(from, { type: 'held', id, shard, zone: this.#zone, epoch: message.epoch, isSame }),
     )

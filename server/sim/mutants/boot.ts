@@ -392,6 +392,14 @@ export const bootMutants: readonly Mutant[] = [
 `,
   },
   {
+    name: 'boot-row-not-ours-forgotten',
+    what: 'a row that names somebody else leaves no mark, so that an older one that names us seems to be a new cluster',
+    file: 'server/storage/ownership.ts',
+    killedBy: 'server/storage/boot.test.ts',
+    find: "if (marks === undefined) return !owns ? 'note' : row.recovers",
+    replace: "if (marks === undefined) return !owns ? 'old' : row.recovers",
+  },
+  {
     name: 'boot-no-epoch',
     what: 'all messages of an older epoch are answered in it',
     file: 'server/storage/host.ts',

@@ -56,7 +56,7 @@ export const outcomeMutants: readonly Mutant[] = [
     if (row === undefined) return
     this.#rows.delete(row.key)
     this.#evictions++
-    this.#floor = row.ballot
+    this.#forgotten = row.ballot
 `,
   },
   {
