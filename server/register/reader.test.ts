@@ -94,3 +94,15 @@ test('servers that are slow for everybody get longer from round to round: the re
   expect(told).toEqual(['read'])
   expect(cluster.sent['prepare']).toBe(prepares)
 })
+
+test('a get that has no time for three rounds becomes a write in time: else what is half made would never be settled (G4)', () => {
+  const cluster = new Cluster({ zones: 3, delayMs: 30 })
+  const proxy = cluster.proxy()
+  cluster.refuse = () => 'closed'
+  const told: string[] = []
+  proxy.ask('k', undefined, (answer) => void told.push(answer.type), { timeoutMs: 150 })
+  cluster.runUntil(140)
+  expect(cluster.sent['prepare']).toBeGreaterThan(0)
+  cluster.runUntil(200)
+  expect(told).toEqual(['no-effect'])
+})

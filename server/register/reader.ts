@@ -27,6 +27,7 @@ interface Round {
   members: Work[]
   /** The zone that is asked for the payload; the others follow by number. Fixed: a zone that is nearer meanwhile must not be asked twice, and another never. */
   readonly first: number
+  readonly beganMono: number
   readonly endsMono: number
   /** Who has not answered by then is not waited for: the others are asked, or what they showed is written back. */
   patienceMono: number
@@ -119,6 +120,7 @@ export class Reader {
       row,
       members: this.#queue.splice(0),
       first,
+      beganMono: now.mono,
       endsMono: now.mono + Math.min(phaseMsMax * 2 ** this.#failures, slowPhaseMsMax),
       patienceMono: now.mono + this.#ports.hedgeMs(),
       answers: new Map(),
@@ -236,7 +238,10 @@ export class Reader {
   #again(now: Instant): void {
     const round = this.#round
     if (round === undefined) return
-    if (++this.#failures >= roundsMax) return this.#propose(round, now)
+    const tookMs = now.mono - round.beganMono
+    // With slow links the third failure may come too late for anybody, time and again: nobody would ever settle what is there.
+    const isLate = round.members.every(({ deadlineMono }) => deadlineMono - now.mono < 2 * tookMs)
+    if (++this.#failures >= roundsMax || isLate) return this.#propose(round, now)
     this.#queue = [...round.members, ...this.#queue]
     this.#next(now)
   }
