@@ -135,12 +135,13 @@ export const storageMutants: readonly Mutant[] = [
   },
   {
     name: 'storage-no-horizon',
-    what: 'a drop leaves its own ballot as the bound, and no horizon',
+    what: 'a drop leaves its own ballot as the bound, and no horizon, and nobody refuses what is below it',
     file: 'server/storage/expiry.ts',
     killedBy: 'server/storage/expiry.test.ts',
     page: ['Purge: no horizon'],
     find: 'maxBallot(replica.marks.purged, maxBallot(purged, question.below))',
     replace: 'maxBallot(replica.marks.purged, purged)',
+    also: { file: 'server/storage/expiry.ts', find: '  promises.refuse(below)\n  replicas.raiseCeiling(below)\n', replace: '' },
   },
   {
     name: 'storage-purge-over-promises',
