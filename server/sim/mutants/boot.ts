@@ -398,6 +398,7 @@ export const bootMutants: readonly Mutant[] = [
     killedBy: 'server/storage/boot.test.ts',
     find: "if (marks === undefined) return !owns ? 'note' : row.recovers",
     replace: "if (marks === undefined) return !owns ? 'old' : row.recovers",
+    isRare: true,
   },
   {
     name: 'boot-no-epoch',

@@ -155,6 +155,7 @@ export const storageMutants: readonly Mutant[] = [
       find: '      if (isAtMost(promises.of(key), maxBallot(ballot, below))) return true\n',
       replace: '      if (promises !== undefined) return true\n',
     },
+    isRare: true,
   },
   {
     name: 'storage-purge-over-forgotten',
@@ -163,6 +164,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: '  keys.every(({ ballot }) => isAtMost(forgotten, maxBallot(ballot, below)))',
     replace: '  keys.every(({ ballot }) => isAtMost(noBallot, maxBallot(forgotten, maxBallot(ballot, below))))',
+    isRare: true,
   },
   {
     name: 'storage-purge-takes-old-accepts',
@@ -171,6 +173,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: '  promises.refuse(below)\n',
     replace: '',
+    isRare: true,
   },
   {
     name: 'storage-purge-horizon-in-memory',
@@ -179,6 +182,7 @@ export const storageMutants: readonly Mutant[] = [
     killedBy: 'server/storage/expiry.test.ts',
     find: '  replicas.raiseCeiling(below)\n',
     replace: '  void replicas\n',
+    isRare: true,
   },
   {
     name: 'storage-epoch-of-answers',
