@@ -3,6 +3,7 @@
  * Source: docs, consistency, "Mutants to plant".
  */
 import { bootMutants } from './mutants/boot.ts'
+import { epochMutants } from './mutants/epochs.ts'
 import type { Mutant } from './mutants/mutant.ts'
 import { movesMutants } from './mutants/moves.ts'
 import { outcomeMutants } from './mutants/outcomes.ts'
@@ -18,4 +19,5 @@ export const mutants: readonly Mutant[] = [
   ...storageMutants,
   ...movesMutants,
   ...bootMutants,
+  ...epochMutants,
 ]

@@ -5,7 +5,7 @@
  * Source: register/DESIGN.md, A1 and A10; storage/DESIGN.md, H4, L3, V11, B2, B6. A server answers about one key in the order in which it decided.
  */
 import type { Ballot, Prepare, Promised, Accepted, Accept, ReadAnswer } from '../../core/wire/replica-message.ts'
-import { ballotText, isBelow, maxBallot, noBallot, sameBallot } from '../register/ballot.ts'
+import { ballotText, isBelow, noBallot, sameBallot } from '../register/ballot.ts'
 import type { Disk } from './disk.ts'
 import type { Site } from './site.ts'
 import type { StorageProcess } from './storage-process.ts'
@@ -43,6 +43,8 @@ export class VoteOracle {
       if (message.type === 'promised') this.#promised(server, to, message)
       if (message.type === 'accepted') this.#accepted(server, to, message)
       if (message.type === 'page' && !this.#votesFor(server, message.shard)) this.#alarm(server, 'gives others what it is still learning')
+      // Whoever learns takes what the other zones have, and nothing of a move that came to nothing.
+      if (message.type === 'copy') this.#taken.delete(from)
       if (message.type === 'part' && message.tail !== undefined) this.#handed(to, message.tail.purged)
       return 'goes'
     })
@@ -81,11 +83,10 @@ export class VoteOracle {
       this.#alarm(server, `accepted ${ballotText(accept.ballot)} of key ${key} after it had promised ${ballotText(word.promised)}`)
   }
 
+  /** The latest tail counts: a giver that lost what it had knows less than the one before. */
   #handed(to: string, purged: Ballot): void {
     const server = this.#site.servers.find(({ address }) => address === to)
-    if (server === undefined) return
-    const before = this.#taken.get(server.name)
-    this.#taken.set(server.name, { disk: server.disk, purged: before?.disk === server.disk ? maxBallot(before.purged, purged) : purged })
+    if (server !== undefined) this.#taken.set(server.name, { disk: server.disk, purged })
   }
 
   #votesFor({ disk }: StorageProcess, shard: number): boolean {
