@@ -39,8 +39,9 @@ export function addDev(program: Command, io: Io, run: (work: (output: Output) =>
         const cluster = await startDev({ ...optionsOf(asked, io), onAlarm: (text) => io.err(`alarm: ${text}\n`) })
         try {
           if (asked.data !== undefined) await writeFile(join(asked.data, devFile), JSON.stringify(jsonOf(cluster)), { mode: 0o600 })
+          const ended = io.ended() // before anybody is told: from then on a signal may come
           announce(output, asked, cluster)
-          await io.ended()
+          await ended
         } finally {
           if (asked.data !== undefined) await rm(join(asked.data, devFile), { force: true })
           await cluster.close()

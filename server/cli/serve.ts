@@ -35,6 +35,7 @@ export function addServe(program: Command, io: Io, version: string, run: Run): v
         for (const warning of warnings) log.warn('alarm', { what: warning })
         for (const name of names) log.debug('setting', { setting: name, origin: origins[name] })
         const running = await open({ role, values, version, log, io })
+        const ended = io.ended() // before anybody is told: from then on a signal may come
         output.result(`${role} ${values.name} listens at ${running.address}; http://${running.admin}/readyz says when it is ready`, {
           ok: true,
           role,
@@ -45,7 +46,7 @@ export function addServe(program: Command, io: Io, version: string, run: Run): v
           admin: running.admin,
           ...(running.processes === undefined ? {} : { processes: running.processes }),
         })
-        await io.ended()
+        await ended
         await running.close()
         return exitCodes.done
       }),
