@@ -10,6 +10,7 @@ import type { Accept, Accepted, Ballot } from '../../core/wire/replica-message.t
 import { isBelow, quorumOf, sameBallot } from '../register/ballot.ts'
 import { wallStart } from './clock.ts'
 import { scaledBoundMs } from './scale.ts'
+import { remember } from './remember.ts'
 import type { Site } from './site.ts'
 
 interface Sent {
@@ -20,6 +21,8 @@ interface Chosen extends Sent {
   readonly epoch: number
 }
 
+/** Of each kind of thing that is remembered by name. */
+const rememberedMax = 8_192
 /** Accepts of a key that are remembered. A ballot that is chosen so late would have timed out long before. */
 const sentMax = 256
 
@@ -43,7 +46,7 @@ export class ChosenOracle {
 
   #accept(from: string, message: Accept): void {
     const { key, ballot, record } = message
-    put(this.#asked, `${from} ${message.id}`, message)
+    remember(this.#asked, `${from} ${message.id}`, message, rememberedMax)
     const sent = this.#sent.get(key) ?? []
     const known = sent.find((one) => sameBallot(one.ballot, ballot))
     if (known !== undefined) {
@@ -73,7 +76,7 @@ export class ChosenOracle {
     const { ballot, record } = asked
     const name = `${key} ${epoch} ${ballot.ms} ${ballot.counter} ${ballot.proposer}`
     const zones = this.#zones.get(name) ?? new Set()
-    put(this.#zones, name, zones.add(zone))
+    remember(this.#zones, name, zones.add(zone), rememberedMax)
     if (zones.size !== quorumOf(this.#site.knobs.zones)) return
     const chosen = { ballot, record, epoch }
     for (const later of this.#sent.get(key) ?? []) this.#compare(key, chosen, later)
@@ -108,10 +111,3 @@ export class ChosenOracle {
 
 const textOf = ({ version, lastRequest, lastModifiedAt }: KeyRecord): string =>
   `v${version} by ${lastRequest.replaceAll('\n', '/')} at ${lastModifiedAt}`
-
-/** What is looked for in a short while only. */
-function put<T>(map: Map<string, T>, name: string, value: T): void {
-  map.delete(name)
-  map.set(name, value)
-  if (map.size > 8_192) map.delete(map.keys().next().value as string)
-}

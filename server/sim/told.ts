@@ -8,6 +8,7 @@ import { noCompletions, type KeyRecord } from '../../core/record/record.ts'
 import type { Accept, Ballot } from '../../core/wire/replica-message.ts'
 import { ballotText, quorumOf } from '../register/ballot.ts'
 import type { Answer, Work } from '../register/work.ts'
+import { remember } from './remember.ts'
 import type { Site } from './site.ts'
 
 /** Of each kind of thing that is remembered. */
@@ -43,22 +44,23 @@ export class ToldOracle {
 
   #accept(from: string, message: Accept): void {
     const { key, ballot, record } = message
-    put(this.#asked, `${from} ${message.id}`, message)
-    put(this.#records, `${key} ${ballotText(ballot)}`, record)
-    for (const { session, sequence } of record.completions.entries) put(this.#sent, nameOf(key, session, sequence), true)
+    remember(this.#asked, `${from} ${message.id}`, message, rememberedMax)
+    remember(this.#records, `${key} ${ballotText(ballot)}`, record, rememberedMax)
+    for (const { session, sequence } of record.completions.entries)
+      remember(this.#sent, nameOf(key, session, sequence), true, rememberedMax)
   }
 
   #hold(key: string, ballot: Ballot, { zone, epoch }: { readonly zone: number; readonly epoch: number }): void {
     const id = `${key} ${ballotText(ballot)}`
     const zones = this.#zones.get(`${id} ${epoch}`) ?? new Set()
     if (zones.has(zone)) return
-    put(this.#zones, `${id} ${epoch}`, zones.add(zone))
+    remember(this.#zones, `${id} ${epoch}`, zones.add(zone), rememberedMax)
     if (zones.size < quorumOf(this.#site.knobs.zones)) return
     const { entries, marks } = this.#records.get(id)?.completions ?? noCompletions
-    for (const { session, sequence } of entries) put(this.#held, nameOf(key, session, sequence), true)
+    for (const { session, sequence } of entries) remember(this.#held, nameOf(key, session, sequence), true, rememberedMax)
     for (const { session, below } of marks) {
       const name = `${key} ${session}`
-      put(this.#below, name, Math.max(below, this.#below.get(name) ?? 0))
+      remember(this.#below, name, Math.max(below, this.#below.get(name) ?? 0), rememberedMax)
     }
   }
 
@@ -75,10 +77,3 @@ export class ToldOracle {
 }
 
 const nameOf = (key: string, session: string, sequence: number): string => `${key} ${session} ${sequence}`
-
-/** What is looked for in a short while only. */
-function put<T>(map: Map<string, T>, name: string, value: T): void {
-  map.delete(name)
-  map.set(name, value)
-  if (map.size > rememberedMax) map.delete(map.keys().next().value as string)
-}

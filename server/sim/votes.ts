@@ -7,6 +7,7 @@
 import type { Ballot, Prepare, Promised, Accepted, Accept, ReadAnswer } from '../../core/wire/replica-message.ts'
 import { ballotText, isBelow, noBallot, sameBallot } from '../register/ballot.ts'
 import type { Disk } from './disk.ts'
+import { remember } from './remember.ts'
 import type { Site } from './site.ts'
 import type { StorageProcess } from './storage-process.ts'
 
@@ -56,7 +57,7 @@ export class VoteOracle {
     const name = `${server.name} ${key}`
     const latest = this.#epochs.get(name) ?? 0
     if (epoch < latest) this.#alarm(server, `answers about key ${key} in epoch ${epoch} after it did in epoch ${latest}`)
-    put(this.#epochs, name, Math.max(epoch, latest))
+    remember(this.#epochs, name, Math.max(epoch, latest), rememberedMax)
     const taken = this.#taken.get(server.name)
     const marks = server.disk.shards.find((one) => one.shard === shard)
     if (taken?.disk === server.disk && marks !== undefined && isBelow(marks.purged, taken.purged))
@@ -70,7 +71,7 @@ export class VoteOracle {
     const name = `${server.name} ${key}`
     const word = this.#words.get(name)
     if (word?.disk === disk && word.epoch === epoch && isBelow(prepare.ballot, word.promised)) return
-    put(this.#words, name, { disk, epoch, promised: prepare.ballot, held: entry?.ballot ?? noBallot })
+    remember(this.#words, name, { disk, epoch, promised: prepare.ballot, held: entry?.ballot ?? noBallot }, rememberedMax)
   }
 
   #accepted(server: StorageProcess, to: string, { id, key, epoch }: Accepted): void {
@@ -104,12 +105,5 @@ function ask<T extends Prepare | Accept>(map: Map<string, T | 'ambiguous'>, from
   const before = map.get(name)
   const isOther =
     before !== undefined && (before === 'ambiguous' || before.key !== message.key || !sameBallot(before.ballot, message.ballot))
-  put(map, name, isOther ? 'ambiguous' : message)
-}
-
-/** What is looked for in a short while only. */
-function put<K, T>(map: Map<K, T>, name: K, value: T): void {
-  map.delete(name)
-  map.set(name, value)
-  if (map.size > rememberedMax) map.delete(map.keys().next().value as K)
+  remember(map, name, isOther ? 'ambiguous' : message, rememberedMax)
 }

@@ -1,7 +1,7 @@
 /**
- * Expiry on disk: payloads of dead entries become stubs, and dead entries that every zone holds alike go. DESIGN.md, E2 to E8.
+ * Expiry on disk: payloads of dead entries become stubs, and dead entries that every zone holds alike go. DESIGN.md, E2 to E9.
  * Pure. Invariant: an entry goes only after all N zones, in one epoch, said that they hold exactly its ballot (or nothing, with `purged` at
- * or above it), and in the batch that raises `purged` over it (R14).
+ * or above it), and have promised nothing above it that may still be accepted, and in the batch that raises `purged` over it (R14, E9).
  * Why each server asks for itself: there is no leader to lose, and a server drops nothing by another one's clock.
  */
 import { epochMs, type EpochMs } from '../../core/base/types.ts'
