@@ -8,6 +8,7 @@ import { isBelow } from '../register/ballot.ts'
 import { wallStart } from './clock.ts'
 import { scaledRules } from './scale.ts'
 import type { Carried, Fate, Site } from './site.ts'
+import { remember } from './remember.ts'
 
 /** What the page lists and only an onlooker can see. */
 export const observed = [
@@ -40,14 +41,14 @@ export class Observer {
   #see(from: string, to: string, message: Carried): Fate {
     switch (message.type) {
       case 'accept':
-        this.#remember(this.#accepts, `${from} ${message.id}`, message)
+        remember(this.#accepts, `${from} ${message.id}`, message, acceptsMax)
         if (this.#isLateSeal(message.key, message)) this.#count('late-seal-fenced-minority')
         break
       case 'accepted': {
         const asked = this.#accepts.get(`${to} ${message.id}`)
         if (asked === undefined) break
         const name = nameOf(asked.key, asked.ballot)
-        this.#remember(this.#accepted, name, [...(this.#accepted.get(name) ?? []), { server: from, epoch: message.epoch }])
+        remember(this.#accepted, name, [...(this.#accepted.get(name) ?? []), { server: from, epoch: message.epoch }], acceptsMax)
         break
       }
       case 'rejected': {
@@ -86,12 +87,6 @@ export class Observer {
 
   #count(event: Observed): void {
     this.#site.count(event)
-  }
-
-  #remember<T>(map: Map<string, T>, name: string, value: T): void {
-    map.delete(name)
-    map.set(name, value)
-    if (map.size > acceptsMax) map.delete(map.keys().next().value as string)
   }
 }
 
